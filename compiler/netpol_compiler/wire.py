@@ -1,0 +1,249 @@
+"""The IR's wire form: plain JSON values, canonical bytes, and the way back.
+
+Equal values give equal bytes in every process (sorted keys, sorted members, no hash order). Every document carries
+`schema`; a reader that meets a schema or a word it does not know raises `WireError`, and its caller keeps the last
+good state: unknown is never empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from netpol_compiler.addresses import Address, Network, parse_address, parse_network
+from netpol_compiler.ir import AddressSet, CompiledPolicy, CompiledRule, Endpoint, SetKind, SetSpec
+from netpol_compiler.kinds import Direction, Protocol
+from netpol_compiler.objects import IPBlock, Key, NamedPort, PortRange, Rejected
+from netpol_compiler.selectors import Operator, Requirement, Selector, make_selector
+
+SCHEMA = 1
+SLICE_SIZE = 1000
+"""Members in one slice of a set at most."""
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class WireError(ValueError):
+    """A document that this version does not understand; the text names what and where."""
+
+
+def to_bytes(document: Json) -> bytes:
+    """Canonical bytes of a document."""
+    return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def from_bytes(content: bytes) -> Json:
+    """The document in `content`. Raises WireError when it is no JSON object of a schema we read."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise WireError("not a JSON object")
+    if document.get("schema") != SCHEMA:
+        raise WireError(f"schema {document.get('schema')!r}, and this version reads schema {SCHEMA}")
+    return document
+
+
+# -- policies ------------------------------------------------------------------------------------------
+
+
+def policy_to_wire(policy: CompiledPolicy) -> Json:
+    return {"schema": SCHEMA, "digest": policy.digest, **_policy_body(policy)}
+
+
+def policy_digest(policy: CompiledPolicy) -> str:
+    """Hash of everything in a compiled policy but the digest itself: 32 hexadecimal characters."""
+    return hashlib.sha256(to_bytes(_policy_body(policy))).hexdigest()[:32]
+
+
+def _policy_body(policy: CompiledPolicy) -> Json:
+    return {
+        "namespace": policy.key.namespace,
+        "name": policy.key.name,
+        "uid": policy.uid,
+        "podSelector": _selector_to_wire(policy.pod_selector),
+        "directions": sorted(d.value for d in policy.directions),
+        "rules": [_rule_to_wire(r) for r in policy.rules],
+        "rejected": [_rejected_to_wire(r) for r in policy.rejected],
+    }
+
+
+def _rule_to_wire(rule: CompiledRule) -> Json:
+    return {
+        "direction": rule.direction.value,
+        "index": rule.index,
+        "sets": None if rule.sets is None else list(rule.sets),
+        "blocks": None if rule.blocks is None else [_block_to_wire(b) for b in rule.blocks],
+        "ports": None if rule.ports is None else [[p.protocol.value, p.first, p.last] for p in rule.ports],
+        "namedPorts": [[p.protocol.value, p.name] for p in rule.named_ports],
+        "endpoints": list(rule.endpoints),
+    }
+
+
+def _block_to_wire(block: IPBlock) -> Json:
+    return {"cidr": block.cidr.text, "except": [e.text for e in block.exceptions]}
+
+
+def _rejected_to_wire(rejected: Rejected) -> Json:
+    """Without file and line: the IR of equal objects is equal wherever they were written."""
+    return {"kind": rejected.kind, "path": list(rejected.path), "reason": rejected.reason}
+
+
+def policy_from_wire(document: Json) -> CompiledPolicy:
+    """The policy in a document. Raises WireError."""
+    return _reading("policy", lambda: _policy(document))
+
+
+def _policy(document: Json) -> CompiledPolicy:
+    key = Key(_text(document["namespace"]), _text(document["name"]))
+    return CompiledPolicy(
+        key=key,
+        uid=_text(document["uid"]),
+        pod_selector=_selector(document["podSelector"]),
+        directions=frozenset(Direction(d) for d in document["directions"]),
+        rules=tuple(_rule(r) for r in document["rules"]),
+        rejected=tuple(
+            Rejected(_text(r["kind"]), key.namespace, key.name, tuple(r["path"]), _text(r["reason"])) for r in document["rejected"]
+        ),
+        digest=_text(document["digest"]),
+    )
+
+
+def _rule(document: Json) -> CompiledRule:
+    if (document["sets"] is None) != (document["blocks"] is None):
+        raise WireError("a rule's sets and blocks are null together or not at all")
+    return CompiledRule(
+        direction=Direction(document["direction"]),
+        index=int(document["index"]),
+        sets=None if document["sets"] is None else tuple(map(_text, document["sets"])),
+        blocks=None if document["blocks"] is None else tuple(_block(b) for b in document["blocks"]),
+        ports=None if document["ports"] is None else tuple(PortRange(Protocol(p), int(a), int(b)) for p, a, b in document["ports"]),
+        named_ports=tuple(NamedPort(Protocol(p), _text(n)) for p, n in document["namedPorts"]),
+        endpoints=tuple(map(_text, document["endpoints"])),
+    )
+
+
+def _block(document: Json) -> IPBlock:
+    return IPBlock(_network(document["cidr"]), tuple(_network(e) for e in document["except"]))
+
+
+# -- selectors and specs -------------------------------------------------------------------------------
+
+
+def _selector_to_wire(selector: Selector) -> list[Any]:
+    return [[r.key, r.operator.value, list(r.values)] for r in selector.requirements]
+
+
+def _selector(document: Sequence[Any]) -> Selector:
+    return make_selector(Requirement(_text(k), Operator(o), tuple(map(_text, v))) for k, o, v in document)
+
+
+def _spec_to_wire(spec: SetSpec) -> Json:
+    port = spec.named_port
+    return {
+        "namespace": spec.namespace,
+        "namespaceSelector": None if spec.namespace_selector is None else _selector_to_wire(spec.namespace_selector),
+        "podSelector": _selector_to_wire(spec.pod_selector),
+        "namedPort": None if port is None else [port.protocol.value, port.name],
+    }
+
+
+def _spec(document: Json) -> SetSpec:
+    namespaces, port = document["namespaceSelector"], document["namedPort"]
+    return SetSpec(
+        namespace=None if document["namespace"] is None else _text(document["namespace"]),
+        namespace_selector=None if namespaces is None else _selector(namespaces),
+        pod_selector=_selector(document["podSelector"]),
+        named_port=None if port is None else NamedPort(Protocol(port[0]), _text(port[1])),
+    )
+
+
+# -- sets and their slices -----------------------------------------------------------------------------
+
+
+def slice_to_wire(address_set: AddressSet, index: int, count: int, members: Iterable[Address | Endpoint]) -> Json:
+    """Slice `index` of `count` of a set, with its share of the members."""
+    return {
+        "schema": SCHEMA,
+        "name": address_set.name,
+        "words": address_set.spec.words,
+        "spec": _spec_to_wire(address_set.spec),
+        "slice": index,
+        "slices": count,
+        "members": sorted(_member_to_wire(m) for m in members),
+    }
+
+
+def slices_from_wire(documents: Sequence[Json]) -> AddressSet:
+    """The set that `documents`, all slices of it, make together. Raises WireError when one is missing or differs."""
+    return _reading("set", lambda: _set(documents))
+
+
+def _set(documents: Sequence[Json]) -> AddressSet:
+    first = documents[0]
+    if {d["slice"] for d in documents} != set(range(first["slices"])) or any(d["slices"] != first["slices"] for d in documents):
+        raise WireError(f"set {first['name']}: {len(documents)} slices of {first['slices']} are here")
+    spec = _spec(first["spec"])
+    members = frozenset(_member(spec.kind, m) for d in documents for m in d["members"])
+    return AddressSet(_text(first["name"]), spec, members)  # type: ignore[arg-type]  # one kind per set, by its spec
+
+
+def _member_to_wire(member: Address | Endpoint) -> str:
+    if isinstance(member, Address):
+        return member.text
+    return f"{member.address.text},{member.protocol.value},{member.port}"
+
+
+def _member(kind: SetKind, text: str) -> Address | Endpoint:
+    if kind is SetKind.ADDRESS:
+        return parse_address(text)
+    address, protocol, port = text.split(",")
+    return Endpoint(parse_address(address), Protocol(protocol), int(port))
+
+
+# -- helpers -------------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise WireError(f"{value!r} where text belongs")
+    return value
+
+
+def _network(text: str) -> Network:
+    return parse_network(_text(text))[0]
+
+
+def _reading(what: str, read: Callable[[], T]) -> T:
+    """Whatever is wrong inside a document becomes a WireError that says so."""
+    try:
+        return read()
+    except WireError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def distribute(members: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]:
+    """Which slice each member belongs to: where it was if it was anywhere, else the first with free room.
+
+    So one pod's change rewrites one slice. `previous` maps members to slices as last published.
+    """
+    wanted = sorted(set(members))
+    placed = {m: previous[m] for m in wanted if m in previous}
+    fill: dict[int, int] = {}
+    for index in placed.values():
+        fill[index] = fill.get(index, 0) + 1
+    free = 0
+    for member in wanted:
+        if member in placed:
+            continue
+        while fill.get(free, 0) >= SLICE_SIZE:
+            free += 1
+        placed[member] = free
+        fill[free] = fill.get(free, 0) + 1
+    return placed
