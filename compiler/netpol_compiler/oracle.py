@@ -1,0 +1,206 @@
+"""The oracle: what NetworkPolicies mean for one connection, read straight from the objects.
+
+In: a `Cluster` and a `Connection`. Out: an `OracleVerdict`. Written from docs/semantics.md alone, point by point,
+and sharing nothing with index, compile, lower and verdict, so that it can contradict them. It is a plain loop over
+every policy and every pod, without any memory between two calls: right before fast. "Point N" in a comment is the
+point of docs/semantics.md that the line carries out.
+
+Not here: whether anything listens, Services (point 11: a connection arrives here after DNAT), replies (point 2: they
+belong to their connection), connections that were open before (point 12), and ICMP errors and neighbour discovery
+(point 13: no connections, they always pass).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from netpol_compiler.addresses import Address
+from netpol_compiler.kinds import Direction
+from netpol_compiler.objects import (
+    NAMESPACE_NAME_LABEL,
+    Cluster,
+    Connection,
+    IPBlock,
+    Key,
+    Labels,
+    NamedPort,
+    Peer,
+    Pod,
+    PodPeer,
+    Policy,
+    Port,
+    Rule,
+)
+
+
+class Allowance(NamedTuple):
+    """One rule that allows the connection: `rule_index` is its place in spec.ingress or spec.egress (0-based)."""
+
+    policy: Key
+    direction: Direction
+    rule_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class OracleVerdict:
+    """What becomes of one connection.
+
+    `source_pod` and `destination_pod` are the pods that hold its addresses, None where no pod does. The `isolating`
+    policies of a side are sorted, the `allowing` rules in the order of policies and rules. A side without isolating
+    policies is allowed; one with some may also be allowed without a rule, by point 9 or 10.
+    """
+
+    egress_allowed: bool
+    ingress_allowed: bool
+    source_pod: Key | None = None
+    destination_pod: Key | None = None
+    egress_isolating: tuple[Key, ...] = ()
+    egress_allowing: tuple[Allowance, ...] = ()
+    ingress_isolating: tuple[Key, ...] = ()
+    ingress_allowing: tuple[Allowance, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Point 2: both sides must allow it."""
+        return self.egress_allowed and self.ingress_allowed
+
+    def isolating(self, direction: Direction) -> tuple[Key, ...]:
+        return self.ingress_isolating if direction is Direction.INGRESS else self.egress_isolating
+
+    def allowing(self, direction: Direction) -> tuple[Allowance, ...]:
+        return self.ingress_allowing if direction is Direction.INGRESS else self.egress_allowing
+
+
+class _Side(NamedTuple):
+    """One direction's answer."""
+
+    allowed: bool
+    isolating: tuple[Key, ...] = ()
+    allowing: tuple[Allowance, ...] = ()
+
+
+def judge(cluster: Cluster, connection: Connection) -> OracleVerdict:
+    """Say whether `connection` passes, and by what. Addresses are compared as they are: no Service, no NAT."""
+    source = holder(cluster, connection.source)
+    destination = holder(cluster, connection.destination)
+    egress = _side(cluster, connection, Direction.EGRESS, source, destination)
+    ingress = _side(cluster, connection, Direction.INGRESS, source, destination)
+    return OracleVerdict(
+        egress_allowed=egress.allowed,
+        ingress_allowed=ingress.allowed,
+        source_pod=source.key if source else None,
+        destination_pod=destination.key if destination else None,
+        egress_isolating=egress.isolating,
+        egress_allowing=egress.allowing,
+        ingress_isolating=ingress.isolating,
+        ingress_allowing=ingress.allowing,
+    )
+
+
+def holder(cluster: Cluster, address: Address) -> Pod | None:
+    """The pod that `address` means now, or None.
+
+    Point 8: a pod of the host's network, one that is over, and one without addresses are nobody (`is_endpoint`).
+    Where several live pods claim one address it was given anew, so the youngest has it (of equally old ones, the one
+    with the larger uid). Point 14: every address of a pod counts, whatever its family.
+    """
+    claimants = [pod for pod in cluster.pods.values() if pod.is_endpoint and address in pod.addresses]
+    return max(claimants, key=lambda pod: (pod.created, pod.uid, pod.key), default=None)
+
+
+def _side(cluster: Cluster, connection: Connection, direction: Direction, source: Pod | None, target: Pod | None) -> _Side:
+    """One direction: egress is the source's matter, ingress the destination's."""
+    if direction is Direction.EGRESS:
+        subject, peer, peer_address, peer_node = source, target, connection.destination, connection.destination_node
+    else:
+        subject, peer, peer_address, peer_node = target, source, connection.source, connection.source_node
+    if subject is None:
+        return _Side(allowed=True)  # point 1: only pods are ever isolated
+    isolating = sorted((p for p in cluster.policies.values() if _isolates(p, subject, direction)), key=lambda p: p.key)
+    allowing = tuple(
+        Allowance(policy.key, direction, rule.index)
+        for policy in isolating
+        for rule in sorted(policy.rules_of(direction), key=lambda r: r.index)
+        if _rule_allows(cluster, policy, rule, connection, peer, peer_address, target)
+    )
+    passes = (
+        not isolating  # point 1: not isolated, everything passes
+        or bool(allowing)  # point 1: isolated, what any rule of any isolating policy allows; point 3: else nothing
+        or (peer_node != "" and peer_node == subject.node)  # point 9: the pod and the very node that runs it
+        or (peer is not None and peer.key == subject.key)  # point 10: a pod and itself, by whichever address
+    )
+    return _Side(passes, tuple(policy.key for policy in isolating), allowing)
+
+
+def _isolates(policy: Policy, pod: Pod, direction: Direction) -> bool:
+    """Point 1: a policy of the pod's own namespace that selects it and has the direction.
+
+    Point 15: what was not understood in the policy does not matter here, it still isolates.
+    """
+    if policy.key.namespace != pod.key.namespace or direction not in policy.directions:
+        return False
+    return policy.pod_selector.matches(pod.labels)
+
+
+def _rule_allows(
+    cluster: Cluster,
+    policy: Policy,
+    rule: Rule,
+    connection: Connection,
+    peer: Pod | None,
+    peer_address: Address,
+    target: Pod | None,
+) -> bool:
+    """Whether one rule allows the connection: some peer of it and some port of it match together."""
+    # Point 3: no peers written means every peer, no ports written means every port and protocol (None stands for both).
+    # Point 15: peers or ports that were written but not understood are missing from the tuples and so allow nothing.
+    peers: tuple[Peer | None, ...] = (None,) if rule.peers is None else rule.peers
+    ports: tuple[Port | None, ...] = (None,) if rule.ports is None else rule.ports
+    return any(
+        _peer_matches(cluster, policy, each_peer, peer, peer_address) and _port_matches(port, each_peer, connection, target)
+        for each_peer in peers  # point 4: two peers are an OR
+        for port in ports
+    )
+
+
+def _peer_matches(cluster: Cluster, policy: Policy, peer: Peer | None, pod: Pod | None, address: Address) -> bool:
+    """Whether one peer of a rule (None: every peer) covers the other end of the connection."""
+    if peer is None:
+        return True  # point 3
+    if isinstance(peer, IPBlock):
+        # Point 6: by address alone, pods too; the exceptions cut from this block only, never from another peer.
+        return peer.cidr.contains(address) and not any(e.contains(address) for e in peer.exceptions)
+    return pod is not None and _selects(cluster, policy, peer, pod)  # point 8: only a holder is a peer by selector
+
+
+def _selects(cluster: Cluster, policy: Policy, peer: PodPeer, pod: Pod) -> bool:
+    """Points 4 and 5: both selectors must match; without a namespace selector, the policy's own namespace."""
+    if peer.namespace_selector is None:
+        in_namespace = pod.key.namespace == policy.key.namespace
+    else:
+        in_namespace = peer.namespace_selector.matches(_namespace_labels(cluster, pod.key.namespace))
+    return in_namespace and peer.pod_selector.matches(pod.labels)
+
+
+def _namespace_labels(cluster: Cluster, name: str) -> Labels:
+    """Point 5: a namespace always carries its name as a label, even one that nobody described."""
+    namespace = cluster.namespaces.get(name)
+    return Labels({**(namespace.labels if namespace else {}), NAMESPACE_NAME_LABEL: name})
+
+
+def _port_matches(port: Port | None, peer: Peer | None, connection: Connection, target: Pod | None) -> bool:
+    """Whether one port of a rule (None: every port and protocol), next to `peer`, covers the connection."""
+    if port is None:
+        return True  # points 3 and 13: ICMP and every other protocol too
+    if port.protocol is not connection.protocol:
+        return False  # point 13: a rule with ports says nothing about ICMP and other protocols
+    if isinstance(port, NamedPort):
+        # Point 7: a name means what the pod that is reached calls so, for ingress the selected pod, for egress the
+        # peer; towards every destination (no peers written) still a pod is needed. It never goes with an ipBlock.
+        if isinstance(peer, IPBlock) or target is None:
+            return False
+        return connection.port in target.named_port(port.name, port.protocol)
+    if port.is_whole_protocol:
+        return True  # point 7: `port` missing
+    return connection.port is not None and port.first <= connection.port <= port.last  # point 7: endPort is inclusive
