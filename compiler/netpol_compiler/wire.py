@@ -174,7 +174,7 @@ def slice_to_wire(address_set: AddressSet, index: int, count: int, members: Iter
         "spec": _spec_to_wire(address_set.spec),
         "slice": index,
         "slices": count,
-        "members": sorted(_member_to_wire(m) for m in members),
+        "members": sorted(member_to_wire(m) for m in members),
     }
 
 
@@ -192,7 +192,8 @@ def _set(documents: Sequence[Json]) -> AddressSet:
     return AddressSet(_text(first["name"]), spec, members)  # type: ignore[arg-type]  # one kind per set, by its spec
 
 
-def _member_to_wire(member: Address | Endpoint) -> str:
+def member_to_wire(member: Address | Endpoint) -> str:
+    """A member as text: `10.0.0.1`, or `10.0.0.1,TCP,80` for an endpoint."""
     if isinstance(member, Address):
         return member.text
     return f"{member.address.text},{member.protocol.value},{member.port}"
