@@ -1,0 +1,145 @@
+"""Hypothesis strategies for small clusters whose labels, ports and addresses are drawn so that rules hit and miss."""
+
+from __future__ import annotations
+
+from builders import address, namespace, network, node
+from hypothesis import strategies as st
+from netpol_compiler.kinds import DIRECTIONS, PROTOCOLS, Protocol
+from netpol_compiler.objects import (
+    Cluster,
+    Connection,
+    ContainerPort,
+    IPBlock,
+    Key,
+    Labels,
+    NamedPort,
+    Namespace,
+    Peer,
+    Pod,
+    PodPeer,
+    Policy,
+    Port,
+    PortRange,
+    Rule,
+)
+from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, Selector, make_selector
+
+NAMESPACES = ("a", "b", "c")
+NODES = {"n1": ("172.31.0.1", "fd31::1"), "n2": ("172.31.0.2", "fd31::2")}
+KEYS = ("app", "tier")
+VALUES = ("x", "y")
+PORT_NAMES = ("web", "sql")
+PORTS = (1, 79, 80, 81, 8080, 65535)
+POD_ADDRESSES = tuple((f"10.0.{i // 4}.{i % 4}", f"fd00::{i // 4}:{i % 4}") for i in range(16))
+OUTSIDE = (("192.0.2.1", "2001:db8::1"), ("10.0.9.9", "fd00::9:9"))
+CIDRS = ("10.0.0.0/8", "10.0.0.0/16", "10.0.1.0/24", "10.0.1.1/30", "10.0.1.2/32", "192.0.2.0/24", "0.0.0.0/0", "fd00::/16", "fd00::1:0/112", "fd00::1:1/128", "::/0")
+
+labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
+
+
+@st.composite
+def requirements(draw: st.DrawFn) -> Requirement:
+    operator = draw(st.sampled_from(Operator))
+    valued = operator in (Operator.IN, Operator.NOT_IN)
+    values = draw(st.sets(st.sampled_from(VALUES), min_size=1)) if valued else ()
+    return Requirement(draw(st.sampled_from(KEYS)), operator, tuple(sorted(values)))
+
+
+selectors: st.SearchStrategy[Selector] = st.lists(requirements(), max_size=2).map(make_selector)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> IPBlock:
+    cidr = network(draw(st.sampled_from(CIDRS)))
+    inside = [n for n in map(network, CIDRS) if cidr.covers(n) and n.prefix > cidr.prefix]
+    exceptions = draw(st.lists(st.sampled_from(inside), max_size=3, unique=True)) if inside else []
+    return IPBlock(cidr, tuple(exceptions))
+
+
+peers: st.SearchStrategy[Peer] = st.one_of(
+    st.builds(PodPeer, st.none() | selectors, selectors), st.builds(PodPeer, selectors, st.just(EVERYTHING)), blocks()
+)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> PortRange:
+    ends = sorted(draw(st.lists(st.sampled_from(PORTS), min_size=2, max_size=2)))
+    return PortRange(draw(st.sampled_from(PROTOCOLS)), *ends)
+
+
+ports: st.SearchStrategy[Port] = st.one_of(
+    ranges(),
+    st.builds(PortRange, st.sampled_from(PROTOCOLS)),
+    st.builds(NamedPort, st.sampled_from(PROTOCOLS), st.sampled_from(PORT_NAMES)),
+)
+
+
+@st.composite
+def policies(draw: st.DrawFn, name: str) -> Policy:
+    rules = [
+        Rule(
+            direction,
+            index,
+            draw(st.none() | st.lists(peers, max_size=5).map(tuple)),
+            draw(st.none() | st.lists(ports, max_size=4).map(tuple)),
+        )
+        for direction in DIRECTIONS
+        for index in range(draw(st.integers(0, 2)))
+    ]
+    directions = frozenset(draw(st.sets(st.sampled_from(DIRECTIONS), min_size=1)))
+    key = Key(draw(st.sampled_from(NAMESPACES)), name)
+    return Policy(key, "", draw(selectors), directions, tuple(rules))
+
+
+container_ports = st.builds(ContainerPort, st.sampled_from(("", *PORT_NAMES)), st.sampled_from(PROTOCOLS), st.sampled_from(PORTS))
+
+
+@st.composite
+def pods(draw: st.DrawFn, name: str) -> Pod:
+    v4, v6 = draw(st.sampled_from(POD_ADDRESSES))
+    texts = draw(st.sampled_from([(v4, v6), (v4,), (v6,), ()]))
+    on = draw(st.sampled_from(sorted(NODES)))
+    host = draw(st.integers(0, 9)) == 0
+    return Pod(
+        key=Key(draw(st.sampled_from(NAMESPACES)), name),
+        uid=name,
+        labels=Labels(draw(labels)),
+        node=on,
+        addresses=tuple(map(address, NODES[on] if host else texts)),
+        host_network=host,
+        phase=draw(st.sampled_from(["Running", "Running", "Running", "Pending", "Succeeded", "Failed"])),
+        ports=tuple(draw(st.lists(container_ports, max_size=3))),
+        created=draw(st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])),
+    )
+
+
+@st.composite
+def namespaces(draw: st.DrawFn, name: str) -> Namespace:
+    return namespace(name, **draw(labels))
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> Cluster:
+    found = [draw(pods(f"p{i}")) for i in range(draw(st.integers(0, 6)))]
+    written = [draw(policies(f"np{i}")) for i in range(draw(st.integers(0, 4)))]
+    return Cluster(
+        namespaces={n: draw(namespaces(n)) for n in NAMESPACES},
+        pods={p.key: p for p in found},
+        policies={p.key: p for p in written},
+        nodes={n: node(n, *addresses) for n, addresses in NODES.items()},
+    )
+
+
+@st.composite
+def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
+    """Between pods, nodes and the world outside, of one family; ports at the edges of the ranges."""
+    family = draw(st.sampled_from((0, 1)))
+    held = [tuple(a.text for a in p.addresses if a.version == (4, 6)[family]) for p in cluster.pods.values() if not p.host_network]
+    places = [(texts[0], "") for texts in held if texts]
+    places += [(addresses[family], name) for name, addresses in NODES.items()] + [(texts[family], "") for texts in OUTSIDE]
+    (source, source_node), (target, target_node) = draw(st.sampled_from(places)), draw(st.sampled_from(places))
+    protocol: Protocol | None = draw(st.sampled_from([None, *PROTOCOLS]))
+    port = None if protocol is None else draw(st.sampled_from(sorted({*PORTS, 2, 8079, 8081})))
+    return Connection(address(source), address(target), protocol, port, source_node, target_node)
+
+
