@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 import pytest
+
 from builders import (
     address,
     allow,
@@ -109,7 +110,7 @@ def test_point_02_a_connection_the_other_way_is_another_connection() -> None:
 
 
 @pytest.mark.parametrize("rules", [None, []], ids=["missing", "empty"])
-def test_point_03_isolation_without_rules_allows_nothing(rules: None | list[object]) -> None:
+def test_point_03_isolation_without_rules_allows_nothing(rules: list[object] | None) -> None:
     assert not passes(policy("a", "deny", ingress=rules), c=conn(WEB, DB))  # type: ignore[arg-type]  # both are empty
 
 
