@@ -222,7 +222,8 @@ def test_text_is_written_onto_a_base_and_a_declared_chain_is_emptied() -> None:
 
 
 def test_a_chain_may_have_a_name_in_capitals() -> None:
-    assert not walk(parse_iptables_restore(filter_table("-A FORWARD -j KUBE", "-A KUBE -j DROP", chains="KUBE")), {}, TCP).accepted
+    text = filter_table("-A FORWARD -j KUBE-FORWARD", "-A KUBE-FORWARD -j DROP", chains="KUBE-FORWARD")
+    assert not walk(parse_iptables_restore(text), {}, TCP).accepted
 
 
 def test_other_tables_are_read_over() -> None:

@@ -160,7 +160,8 @@ class _Writer:
             for rule in rules:
                 target = rule.compiled.target
                 if target.chain and (target.chain not in self._chains or target.chain in BUILT_IN):
-                    raise SimulateError(f"{name} goes to {target.chain!r}, which is no target known here and no chain of one's own", rule.line, rule.text)
+                    reason = f"{name} goes to {target.chain!r}: no target known here, and no chain of one's own"
+                    raise SimulateError(reason, rule.line, rule.text)
         known: dict[str, int] = {}
         for name in BUILT_IN:
             if _depth(self._chains, name, known, ()) > MAX_DEPTH:
