@@ -1,0 +1,87 @@
+"""The commands that read YAML: signatures and help only. The work is in the modules they import when they run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from npctl import options
+from npctl.output import Format
+
+_Ends = Annotated[
+    list[str] | None,
+    typer.Option("--from", metavar="PLACE", help="A place to come from: pod/X, NS/X, svc/X, node/X, an address. Repeatable."),
+]
+_Goals = Annotated[
+    list[str] | None, typer.Option("--to", metavar="PLACE", help="A place to go to: pod/X, NS/X, svc/X, node/X, an address. Repeatable.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`, in the order of its help."""
+    for command in (explain, matrix, lint):
+        app.command()(command)
+    app.command("compile")(compile_)
+
+
+def explain(
+    target: Annotated[str, typer.Argument(metavar="POD", help="pod/NAME, a unique beginning of a name, or deployment/NAME.")],
+    files: options.Files = None,
+    namespace: options.Namespace = "default",
+    to: _Goals = None,
+    source: _Ends = None,
+    port: options.OnPort = None,
+    rules: Annotated[bool, typer.Option("--rules", help="Also the pod's chains and sets, as the kernel gets them.")] = False,
+    output: options.Output = Format.TABLE,
+) -> None:
+    """What may reach a pod and what it may reach, and by which policy and rule.
+
+    With --to or --from: the verdict on one connection, and what decided it on both sides (exit code 1: refused).
+    """
+    from npctl.explain_command import run
+
+    run(target, files or [], namespace, to or [], source or [], port, rules, output)
+
+
+def matrix(
+    files: options.Files = None,
+    namespace: options.OptionalNamespace = None,
+    all_namespaces: options.AllNamespaces = False,
+    selector: options.LabelSelector = None,
+    port: options.OnPort = None,
+    source: _Ends = None,
+    to: _Goals = None,
+    output: options.Output = Format.TABLE,
+) -> None:
+    """Who reaches whom: every pod towards every pod, on the ports that are listened to (or --port).
+
+    -n and -l choose pods; --from and --to add places outside. A pod that declares no port is tried with ICMP.
+    """
+    from npctl.matrix import run
+
+    run(files or [], None if all_namespaces else namespace, selector, port, source or [], to or [], output)
+
+
+def lint(
+    files: options.Files = None,
+    namespace: options.OptionalNamespace = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 also for warnings.")] = False,
+    codes: Annotated[bool, typer.Option("--codes", help="List the checks and leave.")] = False,
+    output: options.Output = Format.TABLE,
+) -> None:
+    """Policies that do not do what their author may think. Exit code 1 when there are errors."""
+    from npctl.lint import run
+
+    run(files or [], namespace, strict, codes, output)
+
+
+def compile_(
+    node: Annotated[str, typer.Option("--node", metavar="NODE", help="The node whose rules are wanted.")],
+    files: options.Files = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="table (plain text), json or yaml.")] = Format.TABLE,
+) -> None:
+    """A node's whole iptables-restore and ipset-restore text, as the agent writes it."""
+    from npctl.compile_command import run
+
+    run(node, files or [], output)

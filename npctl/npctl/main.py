@@ -1,0 +1,82 @@
+"""The program `npctl`: its commands and their options, and nothing that decides.
+
+    main ----> commands_files   explain, matrix, lint, compile      (YAML in, answers out)
+         ----> commands_lab     lab up, apply, connect, run, ...    (a running lab)
+         ----> commands_run     operator, agent                     (the programs that the lab and clusters start)
+
+Those modules hold signatures only. What a command needs is imported when it runs, so that `npctl --help` and
+`npctl explain` start fast; nothing here may import the compiler, netaddr or yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from npctl import commands_files, commands_lab, commands_run
+from npctl.errors import CommandError, ExitCode
+from npctl.output import fail, hint
+
+_HELP = """NetworkPolicies, from YAML to packets: what they mean, who may talk to whom, and why a packet passes or not.
+
+Exit codes: 0 yes, 1 the answer is no (refused, differs, lint errors), 2 bad input or usage, 3 this machine lacks
+something, 4 timeout."""
+
+app = typer.Typer(
+    name="npctl",
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes longer to import than all of npctl
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+commands_files.register(app)
+commands_lab.register(app)
+commands_run.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"npctl {version('npctl')}")
+        except PackageNotFoundError:
+            typer.echo("npctl (from source, not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, also on a terminal (as NO_COLOR=1). Goes anywhere.")] = False,
+    _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program with `arguments` (default: those of the process). Always raises SystemExit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(_colour_first(words), prog_name="npctl")
+    except CommandError as error:
+        for line in error.lines:
+            fail(line)
+        if error.remedy:
+            hint(error.remedy)
+        sys.exit(int(error.code))
+    except BrokenPipeError:  # `npctl ... | head` is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(int(ExitCode.OK))
+
+
+def _colour_first(words: list[str]) -> list[str]:
+    """--no-color is accepted anywhere before `--`, as kubectl's global flags are."""
+    end = words.index("--") if "--" in words else len(words)
+    if "--no-color" not in words[:end]:
+        return words
+    return ["--no-color", *(w for w in words[:end] if w != "--no-color"), *words[end:]]
