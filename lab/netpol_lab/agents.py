@@ -1,0 +1,137 @@
+"""The operator and the nodes' agents as processes, exactly as a cluster runs them, and whether they are in force.
+
+In: the lab's folders. Out: processes that only share those folders; the answer to "is all of it in force, and if not, who lags and why".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netpol_lab.builder import lock_of
+from netpol_lab.errors import LabError
+from netpol_lab.model import Backend, LabNode
+from netpol_lab.netns import Namespaces
+from netpol_store.folder import read_revision
+
+OPERATOR = "operator"
+POLL = 0.01
+
+
+@dataclass(slots=True)
+class Programs:
+    """The running processes of one lab, by name: "operator", "agent-NODE"."""
+
+    folder: Path
+    spaces: Namespaces
+    backend: Backend
+    established: str = "cut"
+    accept: str = "return"
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start_operator(self) -> None:
+        self._start(OPERATOR, "", ["operator", "--objects", str(self.folder / "objects"), "--ir", str(self.folder / "ir")])
+
+    def set_nodes(self, nodes: Mapping[str, LabNode]) -> None:
+        """One agent for each node; agents of nodes that are gone end, and their reports go."""
+        wanted = {f"agent-{n.name}": n for n in nodes.values()}
+        for name in [n for n in self.running if n != OPERATOR and n not in wanted]:
+            self._stop(name)
+            (self.folder / "reports" / f"{name.removeprefix('agent-')}.json").unlink(missing_ok=True)
+        for name, node in wanted.items():
+            if name not in self.running:
+                folders = [x for f in ("objects", "ir", "reports") for x in (f"--{f}", str(self.folder / f))]
+                options = ["--backend", self.backend.value, "--established", self.established, "--accept", self.accept]
+                self._start(name, node.netns, ["agent", "--node", node.name, *folders, *options])
+
+    def _start(self, name: str, netns: str, arguments: list[str]) -> None:
+        with open(self.folder / "logs" / f"{name}.log", "ab") as log, self.spaces.inside(netns):
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", "npctl", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **lock_of(netns)}, cwd="/",
+            )
+
+    def _stop(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        for name in list(self.running):
+            self._stop(name)
+
+    def pid(self, name: str) -> int | None:
+        """The process's id in the lab's own pid namespace; None when it does not run."""
+        process = self.running.get(name)
+        return process.pid if process and process.poll() is None else None
+
+    def report(self, node: str) -> dict[str, Any]:
+        """The node's last report; empty when there is none."""
+        try:
+            content = json.loads((self.folder / "reports" / f"{node}.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def lagging(self, objects_revision: int) -> dict[str, str]:
+        """Who has not yet caught up with that revision of the objects, and why, in words. Empty: all is in force."""
+        ir = read_revision(self.folder / "ir")
+        if self.pid(OPERATOR) is None:
+            return {OPERATOR: f"has ended{self._tail(OPERATOR)}"}
+        if int(ir.get("objects_revision", 0)) < objects_revision:
+            return {OPERATOR: f"has published objects revision {ir.get('objects_revision', 'none')} of {objects_revision}"}
+        found: dict[str, str] = {}
+        for name in self.running:
+            if name != OPERATOR:
+                why = self._agent_lag(name, int(ir["revision"]), objects_revision)
+                if why:
+                    found[name] = why
+        return found
+
+    def _agent_lag(self, name: str, ir_revision: int, objects_revision: int) -> str:
+        if self.pid(name) is None:
+            return f"has ended{self._tail(name)}"
+        report = self.report(name.removeprefix("agent-"))
+        if not report:
+            return f"has not reported yet{self._tail(name)}"
+        if int(report.get("ir_revision") or 0) < ir_revision or int(report.get("objects_revision") or 0) < objects_revision:
+            return (
+                f"has IR revision {report.get('ir_revision')} of {ir_revision}, "
+                f"objects revision {report.get('objects_revision')} of {objects_revision}"
+            )
+        failures = report.get("failures") or []
+        if failures:
+            first = failures[0]
+            return f"could not program {first.get('what', '?')}: {first.get('error', '?')} ({first.get('text', '')})"
+        return "" if report.get("in_sync") else "is not in sync yet"
+
+    def _tail(self, name: str, lines: int = 8) -> str:
+        """The end of the process's log, as it is put behind an error."""
+        try:
+            text = (self.folder / "logs" / f"{name}.log").read_text(errors="replace").strip()
+        except OSError:
+            text = ""
+        return ":\n    " + "\n    ".join(text.splitlines()[-lines:]) if text else ", without a word in its log"
+
+    def wait(self, objects_revision: int, limit: float) -> None:
+        """Return when that revision is in force everywhere. Raises LabError that says who lags, and why."""
+        if not self.running:
+            return
+        deadline = time.monotonic() + limit
+        while lag := self.lagging(objects_revision):
+            dead = [n for n in lag if self.pid(n) is None]
+            if dead or time.monotonic() > deadline:
+                words = "; ".join(f"{name} {why}" for name, why in lag.items())
+                raise LabError(f"not in force{'' if dead else f' within {limit:g} s'}: {words}")
+            time.sleep(POLL)

@@ -1,0 +1,151 @@
+"""Brings the namespaces to a topology: creates, changes and removes what differs from what is built.
+
+In: a Topology, again and again. Effects: network namespaces, links, routes, sysctls, and the iptables chains of the
+masquerade and of the services. The policies' chains are the agents' business alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netpol_compiler.objects import Key
+from netpol_lab import kubeproxy, networks
+from netpol_lab.model import Backend, Families, LabHost, LabNode, LabPod, NetworkKind, Topology
+from netpol_lab.netns import Namespaces
+
+
+class Builder:
+    """Owns everything below the lab's network; one caller at a time."""
+
+    def __init__(self, spaces: Namespaces, kind: NetworkKind, backend: Backend, families: Families) -> None:
+        self.spaces = spaces
+        self.kind = kind
+        self.backend = backend
+        self.families = families
+        self.built = Topology()
+        self._service_chains: dict[tuple[str, int], set[str]] = {}
+        self._texts: dict[tuple[str, int, str], str] = {}
+
+    def start(self) -> None:
+        """The switch that all machines hang on."""
+        self.spaces.sysctl("", {**networks.QUIET, "net/bridge/bridge-nf-call-iptables": 0, "net/bridge/bridge-nf-call-ip6tables": 0})
+        self._ip("", networks.switch_lines())
+
+    def apply(self, wanted: Topology) -> None:
+        """Make the network what `wanted` says. Raises LabError with the failing command's words."""
+        for key in self._gone_pods(wanted):
+            self._remove_pod(self.built.pods[key])
+        for name in set(self.built.nodes) - set(wanted.nodes):
+            self._remove_node(self.built.nodes[name])
+        new_nodes = [n for n in wanted.nodes.values() if self.built.nodes.get(n.name) != n]
+        new_hosts = [h for h in wanted.hosts.values() if h.name not in self.built.hosts]
+        self._add_machines(new_nodes, new_hosts, wanted)
+        if wanted.nodes != self.built.nodes:
+            self._connect_machines(wanted)
+        fresh = [p for k, p in wanted.pods.items() if not p.host_network and not self._same_cable(self.built.pods.get(k), p)]
+        self._add_pods(fresh, wanted)
+        self._program(wanted)
+        self.built = wanted
+
+    def _gone_pods(self, wanted: Topology) -> list[Key]:
+        return [
+            k for k, p in self.built.pods.items()
+            if not p.host_network and not self._same_cable(wanted.pods.get(k), p)
+        ]
+
+    @staticmethod
+    def _same_cable(one: LabPod | None, other: LabPod) -> bool:
+        return one is not None and (one.node, one.addresses, one.host_network) == (other.node, other.addresses, other.host_network)
+
+    def _ip(self, netns: str, lines: Iterable[str], program: str = "ip") -> None:
+        text = "\n".join(lines)
+        if text:
+            self.spaces.run(netns, [program, "-batch", "-"], text + "\n")
+
+    def _add_machines(self, nodes: list[LabNode], hosts: list[LabHost], wanted: Topology) -> None:
+        for machine in (*nodes, *hosts):
+            self.spaces.create(machine.netns)
+            self.spaces.sysctl(machine.netns, networks.FORWARDING)
+        self._ip("", [line for m in (*nodes, *hosts) for line in networks.uplink_lines(m.netns)])
+        world = next((h for h in wanted.hosts.values() if h.extra), None)
+        for node in nodes:
+            self.spaces.sysctl(node.netns, networks.BRIDGE_FILTER)
+            ways = world.addresses if world else ()
+            self._ip(node.netns, networks.machine_lines(node.addresses) + networks.node_lines(node, self.kind, ways))
+        for host in hosts:
+            self._ip(host.netns, networks.machine_lines(host.addresses))
+
+    def _connect_machines(self, wanted: Topology) -> None:
+        for node in wanted.nodes.values():
+            others = [n for n in wanted.nodes.values() if n.name != node.name]
+            ip_lines, bridge_lines = networks.peer_lines(node, others, self.kind)
+            self._ip(node.netns, ip_lines)
+            self._ip(node.netns, bridge_lines, "bridge")
+        for host in wanted.hosts.values():
+            self._ip(host.netns, networks.host_lines(host, wanted))
+
+    def _add_pods(self, pods: list[LabPod], wanted: Topology) -> None:
+        for pod in pods:
+            self.spaces.create(pod.netns)
+            self.spaces.sysctl(pod.netns, networks.QUIET)
+        for node in wanted.nodes.values():
+            mine = [p for p in pods if p.node == node.name]
+            self._ip(node.netns, [line for p in mine for line in networks.pod_cable(p, self.kind)])
+            for pod in mine:
+                self.spaces.sysctl(node.netns, networks.pod_sysctls(pod, self.kind))
+                self._ip(pod.netns, networks.pod_lines(pod, node, self.kind))
+        for pod in pods:
+            for name, lines in networks.stray_routes(pod, wanted.nodes.values()).items():
+                self._ip(wanted.nodes[name].netns, lines)
+
+    def _remove_pod(self, pod: LabPod) -> None:
+        # The veth pair is deleted by hand: a namespace itself ends late when a process in it still runs.
+        self._ip(pod.netns, ["link del eth0"])
+        self.spaces.remove(pod.netns)
+
+    def _remove_node(self, node: LabNode) -> None:
+        self._ip(node.netns, ["link del eth0"])
+        self.spaces.remove(node.netns)
+        for family in (4, 6):
+            self._service_chains.pop((node.netns, family), None)
+        self._texts = {k: v for k, v in self._texts.items() if k[0] != node.netns}
+
+    def _program(self, wanted: Topology) -> None:
+        """The chains of masquerade and services, where their text changed; hooks are made once."""
+        for node in wanted.nodes.values():
+            for family in self.families.each:
+                slot = (node.netns, int(family))
+                first = slot not in self._service_chains
+                services, chains = kubeproxy.service_rules(wanted, node.name, family, self._service_chains.get(slot, ()))
+                masquerade = networks.masquerade_rules(node, wanted, family)
+                text = services + masquerade + (_hooks() if first else "")
+                if self._texts.get((*slot, "key")) == _key(wanted, masquerade, node.name):
+                    continue
+                self.spaces.run(node.netns, [self.backend.tool(family, "restore"), "--noflush", "-w", "5"], text, env=lock_of(node.netns))
+                self._service_chains[slot] = chains
+                self._texts[(*slot, "key")] = _key(wanted, masquerade, node.name)
+
+
+def lock_of(netns: str) -> dict[str, str]:
+    """The xtables lock is a file: every node of the lab needs its own, as every machine has its own."""
+    return {"XTABLES_LOCKFILE": f"/run/xtables-{netns}.lock"}
+
+
+def _key(topology: Topology, masquerade: str, node: str) -> str:
+    return repr((sorted(topology.services.items()), masquerade, node))
+
+
+def _hooks() -> str:
+    """Jumps into the chains: kube-proxy puts its own first, flannel appends."""
+    lines: list[str] = []
+    for table in ("nat", "filter"):
+        lines.append(f"*{table}")
+        lines += [f"-I {hook} -j {chain}" if table == "nat" else _filter_hook(hook, chain) for t, hook, chain in kubeproxy.HOOKS if t == table]
+        lines += [f"-A {hook} -j {chain}" for t, hook, chain in networks.MASQUERADE_HOOKS if t == table]
+        lines.append("COMMIT")
+    return "\n".join([*lines, ""])
+
+
+def _filter_hook(hook: str, chain: str) -> str:
+    new = "-m conntrack --ctstate NEW " if chain == "KUBE-SERVICES" else ""
+    return f"-I {hook} {new}-j {chain}"

@@ -1,0 +1,206 @@
+"""The one way to a lab for the CLI, the tests and the bench: starts the supervisor and asks it.
+
+In: Kubernetes objects as plain dictionaries, already parsed and validated by the caller. Out: plain JSON values.
+Every method raises LabError with a text for people (LabForbidden where the machine forbids namespaces, LabMissing where no lab runs).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from netpol_lab import folders, machine, protocol
+from netpol_lab.errors import LabError, LabMissing
+
+Object = Mapping[str, Any]
+Progress = Callable[[str], None]
+START_LIMIT = 15.0
+
+
+class LabClient:
+    """One lab, by name. Making the object does nothing yet."""
+
+    def __init__(self, name: str = "default") -> None:
+        self.name = name
+        self.folder: Path = folders.lab_folder(name)
+
+    def is_up(self) -> bool:
+        """Whether the lab runs."""
+        return folders.is_alive(self.folder)
+
+    def up(
+        self,
+        objects: Iterable[Object] = (),
+        *,
+        network: str = "host-gw",
+        backend: str = "nft",
+        family: str = "ipv4",
+        agents: bool = True,
+        established: str = "cut",
+        accept: str = "return",
+        limit: float = 60.0,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Start the lab with these objects; returns its status when pods answer and every agent is in force.
+
+        `limit` is in seconds and for each wait. On any error nothing is left behind.
+        """
+        if self.is_up():
+            raise LabError(f"lab {self.name!r} is up already; `npctl lab down --name {self.name}` ends it")
+        machine.require_programs(backend, family)
+        folders.clean(self.folder)
+        self.folder.mkdir(parents=True, mode=0o700)
+        (self.folder / "logs").mkdir()
+        process = self._start()
+        try:
+            self._wait_for_socket(process)
+            options = {"network": network, "backend": backend, "family": family, "established": established, "accept": accept}
+            request = {"op": "up", "objects": list(objects), "agents": agents, "limit": limit, **options}
+            result: dict[str, Any] = self._ask(request, progress)
+            return result
+        except BaseException:
+            # Also for Ctrl-C: half a lab is no use to anybody.
+            process.kill()
+            process.wait()
+            folders.clean(self.folder)
+            raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [*machine.UNSHARE, sys.executable, "-m", "netpol_lab.supervisor", "--dir", str(self.folder)]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"}
+        with open(self.folder / "logs" / "supervisor.log", "wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd="/")
+        (self.folder / "pid").write_text(str(process.pid))
+        return process
+
+    def _wait_for_socket(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while not self.is_up():
+            if process.poll() is not None:
+                words = (self.folder / "logs" / "supervisor.log").read_text(errors="replace").strip()
+                raise machine.explain_failure(words)
+            if time.monotonic() > deadline:
+                raise LabError(f"the lab's supervisor did not start within {START_LIMIT:.0f} s; see {self.folder}/logs")
+            time.sleep(0.01)
+
+    def _ask(self, request: Mapping[str, Any], progress: Progress | None = None, descriptors: Sequence[int] = ()) -> Any:
+        try:
+            connection = protocol.connect(self.folder)
+        except OSError:
+            raise LabMissing(f"no lab {self.name!r} is running; `npctl lab up` starts one") from None
+        with connection:
+            protocol.send(connection, dict(request), descriptors)
+            try:
+                for reply in protocol.replies(connection):
+                    if "progress" in reply:
+                        if progress:
+                            progress(reply["progress"])
+                    elif reply["ok"]:
+                        return reply["result"]
+                    else:
+                        raise LabError(reply["error"])
+            except (ConnectionResetError, json.JSONDecodeError):
+                pass  # said below, as for an end without an answer
+        raise LabError(f"lab {self.name!r} ended while it was asked; its logs were in {self.folder}/logs")
+
+    def apply(self, objects: Iterable[Object], *, wait: bool = True, limit: float = 30.0, progress: Progress | None = None) -> list[dict[str, str]]:
+        """Create or replace objects; returns [{kind, namespace, name, action: created|configured|unchanged}].
+
+        With `wait`: returns when every node has them in force. Objects that are wrong together (a port used twice) change nothing.
+        """
+        done: list[dict[str, str]] = self._ask({"op": "apply", "objects": list(objects), "wait": wait, "limit": limit}, progress)
+        return done
+
+    def delete(self, objects: Iterable[Object], *, wait: bool = True, limit: float = 30.0) -> list[dict[str, str]]:
+        """Delete objects by kind and metadata; returns [{kind, namespace, name, action: deleted|missing}]."""
+        done: list[dict[str, str]] = self._ask({"op": "delete", "objects": list(objects), "wait": wait, "limit": limit})
+        return done
+
+    def label(
+        self, kind: str, name: str, labels: Mapping[str, str | None], *, namespace: str = "", wait: bool = True, limit: float = 30.0
+    ) -> dict[str, Any]:
+        """Set labels (None removes one) of a Pod, Namespace or Node; returns the object. A pod may be named as `connect` takes it."""
+        request = {"op": "label", "kind": kind, "namespace": namespace, "name": name, "labels": dict(labels), "wait": wait, "limit": limit}
+        done: dict[str, Any] = self._ask(request)
+        return done
+
+    def get(self, kind: str | None = None, namespace: str | None = None, name: str | None = None) -> list[dict[str, Any]]:
+        """Objects as the lab's store has them, expanded pods with node and addresses included; None does not restrict."""
+        found: list[dict[str, Any]] = self._ask({"op": "get", "kind": kind, "namespace": namespace, "name": name})
+        return found
+
+    def connect(
+        self, source: str, destination: str, port: str | None = None, *, limit: float = 1.0, family: int | None = None, path: str = "/"
+    ) -> list[dict[str, Any]]:
+        """Send real packets; one result for each port (None: all on which DST listens) and family that both have.
+
+        A result is {source, destination, port, family, source_address, destination_address, verdict, answer, rtt_ms, answered, peer, detail};
+        verdict allowed|refused|error, answer data|reset|none.
+        """
+        request = {"op": "connect", "source": source, "destination": destination, "port": port, "limit": limit, "family": family, "path": path}
+        seen: list[dict[str, Any]] = self._ask(request)
+        return seen
+
+    def connect_many(self, connections: Iterable[Mapping[str, Any]], *, limit: float = 1.0) -> list[list[dict[str, Any]]]:
+        """Many `connect`s at once: each {"source", "destination", "port"?, "family"?, "path"?}; results in the same order."""
+        seen: list[list[dict[str, Any]]] = self._ask({"op": "connect-many", "connections": [dict(c) for c in connections], "limit": limit})
+        return seen
+
+    def matrix(self, *, namespaces: Sequence[str] = (), hosts: bool = True, limit: float = 1.0) -> list[dict[str, Any]]:
+        """Every pod (and host) to every pod's listening ports, at once; results as of `connect`."""
+        seen: list[dict[str, Any]] = self._ask({"op": "matrix", "namespaces": list(namespaces), "hosts": hosts, "limit": limit})
+        return seen
+
+    def lookup(self, source: str, name: str, *, limit: float = 1.0) -> dict[str, Any]:
+        """Ask the lab's DNS server from SRC: {source, name, server, answered: bool, addresses: [...]}."""
+        seen: dict[str, Any] = self._ask({"op": "lookup", "source": source, "name": name, "limit": limit})
+        return seen
+
+    def exec(self, target: str, command: Sequence[str], *, files: tuple[int, int, int] = (0, 1, 2)) -> int:
+        """Run a program in a pod's (node's, host's) network with its resolv.conf and host name; returns its exit code.
+
+        `files` are the descriptors that become its standard input, output and error.
+        """
+        return int(self._ask({"op": "exec", "target": target, "command": list(command)}, descriptors=files)["exit"])
+
+    def wait(self, *, limit: float = 30.0) -> dict[str, Any]:
+        """Wait until all that was applied is in force on every node; raises LabError that names the node that lags, and why."""
+        done: dict[str, Any] = self._ask({"op": "wait", "limit": limit})
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """{name, folder, network, backend, family, in_force, lagging, revision, nodes, hosts, pods, services}."""
+        done: dict[str, Any] = self._ask({"op": "status"})
+        return done
+
+    def down(self) -> bool:
+        """End the lab and remove its folder. False: none was running (a dead one's folder is removed)."""
+        running = self.is_up()
+        if running:
+            self._ask({"op": "down"})
+            deadline = time.monotonic() + START_LIMIT
+            while self.is_up() or folders.is_starting(self.folder):
+                if time.monotonic() > deadline:
+                    raise LabError(f"lab {self.name!r} does not end; its process is {(self.folder / 'pid').read_text()}")
+                time.sleep(0.01)
+        folders.clean(self.folder)
+        return running
+
+
+def labs() -> tuple[str, ...]:
+    """The names of the labs that run."""
+    return folders.labs()
+
+
+def can_run() -> LabError | None:
+    """Why labs cannot run here (LabForbidden, or missing programs); None when they can. Takes some 50 ms."""
+    return machine.check()
+
+
+__all__ = ["LabClient", "can_run", "labs"]
