@@ -99,6 +99,11 @@ class Problems:
         return bool(unknown)
 
 
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """`value` if it is a mapping, else an empty one: for objects whose faults were noted elsewhere."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def describe(value: object) -> str:
     """What a bad value is, for people: type, and the value itself where it is short."""
     if value is None:

@@ -162,7 +162,7 @@ def classify(document: Document) -> Use | Rejected:
 
 
 def _flatten(document: Document, number: int) -> Iterator[Document | Rejected]:
-    data = document.data
+    data: object = document.data
     if not isinstance(data, Mapping):
         reason = f"expected a Kubernetes object (a mapping with apiVersion and kind), got {describe(data)}"
         yield _fault(document, number, (), reason)
