@@ -136,7 +136,7 @@ def subtract(network: Network, exceptions: Iterable[Network]) -> tuple[Network, 
 
 
 def _to_netaddr(network: Network) -> netaddr.IPNetwork:
-    return netaddr.IPNetwork((network.value, network.prefix), version=network.version)
+    return netaddr.IPNetwork((network.value, network.prefix), version=4 if network.version == 4 else 6)
 
 
 def _from_netaddr(network: netaddr.IPNetwork) -> Network:

@@ -74,9 +74,7 @@ def _spec(namespace: str, peer: PodPeer) -> SetSpec:
     return SetSpec(None, peer.namespace_selector, peer.pod_selector)
 
 
-def _endpoint_specs(
-    peers: tuple[Peer, ...] | None, pod_specs: list[SetSpec], named: tuple[NamedPort, ...]
-) -> list[SetSpec]:
+def _endpoint_specs(peers: tuple[Peer, ...] | None, pod_specs: list[SetSpec], named: tuple[NamedPort, ...]) -> list[SetSpec]:
     """For an egress rule: each pod peer with each named port. A named port says nothing about an ipBlock
     (SEMANTICS 7); towards every destination it means every pod that has the name."""
     bases = [SetSpec(None, EVERYTHING, EVERYTHING)] if peers is None else pod_specs

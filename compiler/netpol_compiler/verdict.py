@@ -108,11 +108,15 @@ class Judge:
         if other is not None and other.key == pod.key:
             return SideVerdict(direction, pod.key, True, Reason.SELF, words="a pod always reaches itself")
         if peer_node and peer_node == pod.node:
-            return SideVerdict(direction, pod.key, True, Reason.NODE, words="a pod and the node that runs it always reach each other")
+            return SideVerdict(
+                direction, pod.key, True, Reason.NODE, words="a pod and the node that runs it always reach each other"
+            )
         isolating = self.policies_for(pod, direction)
         keys = tuple(p.key for p in isolating)
         if not isolating:
-            return SideVerdict(direction, pod.key, True, Reason.NOT_ISOLATED, words=f"no policy isolates {pod.key} for {direction.value}")
+            return SideVerdict(
+                direction, pod.key, True, Reason.NOT_ISOLATED, words=f"no policy isolates {pod.key} for {direction.value}"
+            )
         destination = pod if direction is Direction.INGRESS else None
         for policy in isolating:
             for rule in policy.rules_of(direction):

@@ -107,7 +107,8 @@ def _policy(document: Json) -> CompiledPolicy:
         directions=frozenset(Direction(d) for d in document["directions"]),
         rules=tuple(_rule(r) for r in document["rules"]),
         rejected=tuple(
-            Rejected(_text(r["kind"]), key.namespace, key.name, tuple(r["path"]), _text(r["reason"])) for r in document["rejected"]
+            Rejected(_text(r["kind"]), key.namespace, key.name, tuple(r["path"]), _text(r["reason"]))
+            for r in document["rejected"]
         ),
         digest=_text(document["digest"]),
     )
@@ -121,7 +122,9 @@ def _rule(document: Json) -> CompiledRule:
         index=int(document["index"]),
         sets=None if document["sets"] is None else tuple(map(_text, document["sets"])),
         blocks=None if document["blocks"] is None else tuple(_block(b) for b in document["blocks"]),
-        ports=None if document["ports"] is None else tuple(PortRange(Protocol(p), int(a), int(b)) for p, a, b in document["ports"]),
+        ports=None
+        if document["ports"] is None
+        else tuple(PortRange(Protocol(p), int(a), int(b)) for p, a, b in document["ports"]),
         named_ports=tuple(NamedPort(Protocol(p), _text(n)) for p, n in document["namedPorts"]),
         endpoints=tuple(map(_text, document["endpoints"])),
     )

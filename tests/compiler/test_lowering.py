@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 import pytest
+
 from builders import (
     allow,
     block,
@@ -92,7 +93,11 @@ WEB_SET = "npc4-n1-web"
 ROWS = [
     ("point_03_no_rules_allow_nothing", ingress(), []),
     ("point_03_missing_from_is_every_source", ingress(allow()), ["-g npc-allow"]),
-    ("point_03_missing_ports_are_every_port", ingress(allow(pods(app="web"))), [f"-m set --match-set {WEB_SET} src -g npc-allow"]),
+    (
+        "point_03_missing_ports_are_every_port",
+        ingress(allow(pods(app="web"))),
+        [f"-m set --match-set {WEB_SET} src -g npc-allow"],
+    ),
     (
         "point_03_missing_from_with_ports",
         ingress(allow(ports=[port(80)])),
@@ -109,11 +114,19 @@ ROWS = [
         ["-p tcp -m tcp --dport 80 -s 10.0.0.0/8 -g npc-allow"],
     ),
     ("point_06_a_single_address_is_written_without_prefix", ingress(allow(block("192.0.2.7/32"))), ["-s 192.0.2.7 -g npc-allow"]),
-    ("point_06_zero_prefix_is_any_address", ingress(allow(block("0.0.0.0/0"), ports=[port(80)])), ["-p tcp -m tcp --dport 80 -g npc-allow"]),
+    (
+        "point_06_zero_prefix_is_any_address",
+        ingress(allow(block("0.0.0.0/0"), ports=[port(80)])),
+        ["-p tcp -m tcp --dport 80 -g npc-allow"],
+    ),
     ("point_06_host_bits_are_cut", ingress(allow(block("10.1.2.3/8"))), ["-s 10.0.0.0/8 -g npc-allow"]),
     ("point_07_port_range", ingress(allow(ports=[port(8000, 8100)])), ["-p tcp -m tcp --dport 8000:8100 -g npc-allow"]),
     ("point_07_whole_protocol", ingress(allow(ports=[port(protocol="UDP")])), ["-p udp -g npc-allow"]),
-    ("point_07_adjacent_ports_join", ingress(allow(ports=[port(80), port(81, 90)])), ["-p tcp -m tcp --dport 80:90 -g npc-allow"]),
+    (
+        "point_07_adjacent_ports_join",
+        ingress(allow(ports=[port(80), port(81, 90)])),
+        ["-p tcp -m tcp --dport 80:90 -g npc-allow"],
+    ),
     (
         "point_07_several_ports_one_rule",
         ingress(allow(ports=[port(8080), port(3306), port(6379)])),
@@ -128,7 +141,11 @@ ROWS = [
             "-p sctp -m sctp --dport 99 -g npc-allow",
         ],
     ),
-    ("point_07_name_is_the_selected_pods_number", ingress(allow(ports=[port("sql")])), ["-p tcp -m tcp --dport 5432 -g npc-allow"]),
+    (
+        "point_07_name_is_the_selected_pods_number",
+        ingress(allow(ports=[port("sql")])),
+        ["-p tcp -m tcp --dport 5432 -g npc-allow"],
+    ),
     ("point_07_unknown_name_allows_nothing", ingress(allow(ports=[port("nosuch")])), []),
     ("point_07_name_of_another_protocol_allows_nothing", ingress(allow(ports=[port("sql", protocol="UDP")])), []),
     ("point_13_a_rule_with_ports_leaves_icmp_out", ingress(allow(ports=[port()])), ["-p tcp -g npc-allow"]),
@@ -154,10 +171,18 @@ def test_ingress_rule_to_exact_text(written: Policy, expected: list[str]) -> Non
 
 
 EGRESS_ROWS = [
-    ("point_03_missing_to_is_every_destination", egress(allow(ports=[port(53, protocol="UDP")])), ["-p udp -m udp --dport 53 -g npc-allow"]),
+    (
+        "point_03_missing_to_is_every_destination",
+        egress(allow(ports=[port(53, protocol="UDP")])),
+        ["-p udp -m udp --dport 53 -g npc-allow"],
+    ),
     ("point_04_pods", egress(allow(pods(app="web"))), [f"-m set --match-set {WEB_SET} dst -g npc-allow"]),
     ("point_06_block", egress(allow(block("10.0.0.0/8"))), ["-d 10.0.0.0/8 -g npc-allow"]),
-    ("point_07_name_is_each_peers_number", egress(allow(pods(app="web"), ports=[port("web")])), ["-m set --match-set npc4-p1-web dst,dst -g npc-allow"]),
+    (
+        "point_07_name_is_each_peers_number",
+        egress(allow(pods(app="web"), ports=[port("web")])),
+        ["-m set --match-set npc4-p1-web dst,dst -g npc-allow"],
+    ),
     ("point_07_name_with_a_block_matches_nothing", egress(allow(block("10.0.0.0/8"), ports=[port("web")])), []),
 ]
 
@@ -214,7 +239,9 @@ def test_point_04_05_a_peer_is_a_set_of_addresses(peer, members) -> None:  # typ
 
 
 def test_point_04_equal_peers_of_different_policies_share_one_set() -> None:
-    twice = [policy("a", name, {"app": "db"}, ingress=[allow(pods(app="web"), ports=[port(n)])]) for name, n in (("p", 1), ("q", 2))]
+    twice = [
+        policy("a", name, {"app": "db"}, ingress=[allow(pods(app="web"), ports=[port(n)])]) for name, n in (("p", 1), ("q", 2))
+    ]
     node = node_of(cluster(*BASE, *twice))
     assert [plain(n) for n in node.ruleset.sets if "isolated" not in n and n.startswith("npc4")] == [WEB_SET]
 
@@ -282,7 +309,9 @@ def test_point_08_an_address_belongs_to_the_pod_created_last() -> None:
 
 def test_point_09_only_forwarded_packets_are_looked_at() -> None:
     node = node_of(cluster(*BASE, ingress()))
-    assert not any("OUTPUT" in r or "INPUT" in r for chains in node.ruleset.chains.values() for rules in chains.values() for r in rules)
+    assert not any(
+        "OUTPUT" in r or "INPUT" in r for chains in node.ruleset.chains.values() for rules in chains.values() for r in rules
+    )
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -311,7 +340,10 @@ def test_a_pods_chain_from_top_to_bottom() -> None:
 def test_point_12_remainders_of_cut_connections_are_dropped_before_any_policy() -> None:
     node = node_of(cluster(*BASE, ingress()))
     guards = [r for r in node.ruleset.chains[Family.V4]["npc-forward"] if "--tcp-flags" in r]
-    assert [r.partition("--match-set ")[2] for r in guards] == ["npc4-n1-isolated-ingress src -j DROP", "npc4-n1-isolated-egress dst -j DROP"]
+    assert [r.partition("--match-set ")[2] for r in guards] == [
+        "npc4-n1-isolated-ingress src -j DROP",
+        "npc4-n1-isolated-egress dst -j DROP",
+    ]
     assert node.ruleset.sets["npc4-n1-isolated-ingress"].members == {"10.0.1.2"}
     assert node.ruleset.sets["npc4-n1-isolated-egress"].members == frozenset()
 
@@ -341,7 +373,9 @@ def test_point_14_a_block_of_one_family_allows_nothing_in_the_other() -> None:
 def test_point_15_a_rule_whose_peers_were_all_rejected_allows_nothing() -> None:
     from netpol_compiler.objects import Rule
 
-    broken = Policy(DB.key._replace(name="p"), "", selector(app="db"), frozenset({Direction.INGRESS}), (Rule(Direction.INGRESS, 0, (), None),))
+    broken = Policy(
+        DB.key._replace(name="p"), "", selector(app="db"), frozenset({Direction.INGRESS}), (Rule(Direction.INGRESS, 0, (), None),)
+    )
     assert lowered(broken).rules == []
 
 
@@ -395,7 +429,12 @@ def test_more_ports_than_one_match_holds_are_split_or_treed() -> None:
 
 def test_names_fit_the_kernel_at_their_length_limits() -> None:
     long = "x" * 253
-    node = node_of(cluster(pod("n" * 63, long, ["10.0.0.1", "fd00::1"], app="v" * 63), policy("n" * 63, long, ingress=[allow(pods(app="v" * 63))])))
+    node = node_of(
+        cluster(
+            pod("n" * 63, long, ["10.0.0.1", "fd00::1"], app="v" * 63),
+            policy("n" * 63, long, ingress=[allow(pods(app="v" * 63))]),
+        )
+    )
     assert max(len(n) for c in node.ruleset.chains.values() for n in c) <= 28
     assert max(len(n) for n in node.ruleset.sets) <= 31
     for rules in (r for c in node.ruleset.chains.values() for chain in c.values() for r in chain):

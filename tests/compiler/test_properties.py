@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from generators import clusters, connections, namespaces, pods, policies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from generators import clusters, connections, namespaces, pods, policies
 from netpol_compiler import oracle, wire
 from netpol_compiler.ir import IR
 from netpol_compiler.kinds import Family
@@ -36,7 +37,9 @@ def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
     """Events about few names, so that they are changed, removed and added again."""
     events: list[tuple[str, object]] = []
     for _ in range(draw(st.integers(1, 14))):
-        kind = draw(st.sampled_from(["namespace", "pod", "pod", "policy", "remove namespace", "remove pod", "remove policy", "flush"]))
+        kind = draw(
+            st.sampled_from(["namespace", "pod", "pod", "policy", "remove namespace", "remove pod", "remove policy", "flush"])
+        )
         name = draw(st.sampled_from("pqr"))
         value: object = None
         if kind == "namespace":
@@ -134,7 +137,9 @@ def test_every_chain_and_set_that_is_named_exists(cluster: Cluster) -> None:
     for chains in node.ruleset.chains.values():
         for rules in chains.values():
             for words in (rule.split() for rule in rules):
-                assert all(words[i + 1] in chains for i, w in enumerate(words) if w in ("-g", "-j") and words[i + 1].startswith("npc-"))
+                assert all(
+                    words[i + 1] in chains for i, w in enumerate(words) if w in ("-g", "-j") and words[i + 1].startswith("npc-")
+                )
                 assert all(words[i + 1] in node.ruleset.sets for i, w in enumerate(words) if w == "--match-set")
 
 
@@ -151,21 +156,33 @@ def test_the_wire_form_is_lossless_and_canonical(cluster: Cluster) -> None:
         assert wire.slices_from_wire([wire.from_bytes(one)]) == address_set
 
 
+PRINT_EVERYTHING = """
+from builders import allow, block, cluster, pod, pods, policy, port
+from netpol_compiler import render, wire
+from netpol_compiler.compile import compile_cluster
+from netpol_compiler.kinds import Family
+from netpol_compiler.lower import NodeCompiler
+
+peers = [(pods(who=f"w{i}"), block("10.0.0.0/8", "10.1.0.0/16")) for i in range(9)]
+many = [policy("a", f"p{i}", {}, ingress=[allow(*p, ports=[port(i + 1)])]) for i, p in enumerate(peers)]
+c = cluster(*many, *[pod("a", f"w{i}", f"10.0.0.{i}", who=f"w{i}") for i in range(9)])
+ir, node = compile_cluster(c), NodeCompiler("n1")
+for local in c.pods.values():
+    node.set_pod(local)
+for address_set in ir.sets.values():
+    node.set_address_set(address_set)
+for compiled in ir.policies.values():
+    node.set_policy(compiled)
+    print(wire.to_bytes(wire.policy_to_wire(compiled)))
+node.flush()
+print(render.full_ipset_text(node.ruleset), render.full_iptables_text(node.ruleset, Family.V4))
+"""
+
+
 def test_equal_input_gives_equal_bytes_in_every_process() -> None:
-    program = (
-        "from builders import *\n"
-        "from netpol_compiler import render, wire\nfrom netpol_compiler.kinds import Family\nfrom netpol_compiler.lower import NodeCompiler\n"
-        "from netpol_compiler.compile import compile_cluster\n"
-        "many = [policy('a', f'p{i}', {}, ingress=[allow(pods(who=f'w{i}'), block('10.0.0.0/8', '10.1.0.0/16'), ports=[port(i + 1)])]) for i in range(9)]\n"
-        "c = cluster(*many, *[pod('a', f'w{i}', f'10.0.0.{i}', who=f'w{i}') for i in range(9)])\n"
-        "ir = compile_cluster(c)\nn = NodeCompiler('n1')\n"
-        "[n.set_pod(p) for p in c.pods.values()]; [n.set_address_set(s) for s in ir.sets.values()]; [n.set_policy(p) for p in ir.policies.values()]\n"
-        "n.flush()\n"
-        "print(render.full_ipset_text(n.ruleset), render.full_iptables_text(n.ruleset, Family.V4), [wire.to_bytes(wire.policy_to_wire(p)) for p in ir.policies.values()])\n"
-    )
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", PRINT_EVERYTHING],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
             capture_output=True,
             check=True,

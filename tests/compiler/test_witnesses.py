@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from generators import NODES, clusters, connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from generators import NODES, clusters, connections
 from netpol_compiler import oracle, render
 from netpol_compiler.kinds import FAMILIES
 from netpol_compiler.lower import NodeCompiler

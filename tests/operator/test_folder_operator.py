@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from netpol_compiler import wire
 from netpol_operator.files import FolderOperator
 from netpol_operator.folder_publish import FolderPublisher
@@ -29,7 +30,9 @@ class World:
         self.writer.write(f"{kind}/{namespace or '_'}/{name}.json", json.dumps({"kind": kind, **data}).encode())
 
     def pod(self, name: str, address: str, **labels: str) -> None:
-        self.put("Pod", "a", name, metadata={"labels": labels}, spec={"nodeName": "n1"}, status={"phase": "Running", "podIP": address})
+        self.put(
+            "Pod", "a", name, metadata={"labels": labels}, spec={"nodeName": "n1"}, status={"phase": "Running", "podIP": address}
+        )
 
     def policy(self, name: str, peer: str) -> None:
         rule = {"from": [{"podSelector": {"matchLabels": {"app": peer}}}]}
@@ -83,7 +86,9 @@ def test_sets_are_there_before_the_policies_that_name_them_and_leave_after(world
 
         def spy(self: FolderWriter, relative: str, *rest: bytes, real: Any = real) -> bool:
             done = bool(real(self, relative, *rest))
-            policies = [wire.policy_from_wire(wire.from_bytes(f.read_bytes())) for f in world.ir.glob("compiledpolicies/*/*.json")]
+            policies = [
+                wire.policy_from_wire(wire.from_bytes(f.read_bytes())) for f in world.ir.glob("compiledpolicies/*/*.json")
+            ]
             named = {name for p in policies for name in p.set_names}
             seen.append(all((world.ir / f"addresssets/{name}.0.json").exists() for name in named))
             return done
@@ -156,7 +161,9 @@ def test_slices_join_to_the_set_and_a_missing_slice_is_noticed(world: World) -> 
         wire.slices_from_wire(documents[:1])
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"nonsense", b'{"schema": 2}', b'{"schema": 1}', b'{"schema": 1, "namespace": 3}', b"[" * 100000])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"nonsense", b'{"schema": 2}', b'{"schema": 1}', b'{"schema": 1, "namespace": 3}', b"[" * 100000]
+)
 def test_hostile_wire_bytes_are_an_error_never_a_policy(content: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.policy_from_wire(wire.from_bytes(content))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from builders import address, namespace, network, node
 from hypothesis import strategies as st
+
+from builders import address, namespace, network, node
 from netpol_compiler.kinds import DIRECTIONS, PROTOCOLS, Protocol
 from netpol_compiler.objects import (
     Cluster,
@@ -32,7 +33,19 @@ PORT_NAMES = ("web", "sql")
 PORTS = (1, 79, 80, 81, 8080, 65535)
 POD_ADDRESSES = tuple((f"10.0.{i // 4}.{i % 4}", f"fd00::{i // 4}:{i % 4}") for i in range(16))
 OUTSIDE = (("192.0.2.1", "2001:db8::1"), ("10.0.9.9", "fd00::9:9"))
-CIDRS = ("10.0.0.0/8", "10.0.0.0/16", "10.0.1.0/24", "10.0.1.1/30", "10.0.1.2/32", "192.0.2.0/24", "0.0.0.0/0", "fd00::/16", "fd00::1:0/112", "fd00::1:1/128", "::/0")
+CIDRS = (
+    "10.0.0.0/8",
+    "10.0.0.0/16",
+    "10.0.1.0/24",
+    "10.0.1.1/30",
+    "10.0.1.2/32",
+    "192.0.2.0/24",
+    "0.0.0.0/0",
+    "fd00::/16",
+    "fd00::1:0/112",
+    "fd00::1:1/128",
+    "::/0",
+)
 
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
 
@@ -134,12 +147,12 @@ def clusters(draw: st.DrawFn) -> Cluster:
 def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     """Between pods, nodes and the world outside, of one family; ports at the edges of the ranges."""
     family = draw(st.sampled_from((0, 1)))
-    held = [tuple(a.text for a in p.addresses if a.version == (4, 6)[family]) for p in cluster.pods.values() if not p.host_network]
+    held = [
+        tuple(a.text for a in p.addresses if a.version == (4, 6)[family]) for p in cluster.pods.values() if not p.host_network
+    ]
     places = [(texts[0], "") for texts in held if texts]
     places += [(addresses[family], name) for name, addresses in NODES.items()] + [(texts[family], "") for texts in OUTSIDE]
     (source, source_node), (target, target_node) = draw(st.sampled_from(places)), draw(st.sampled_from(places))
     protocol: Protocol | None = draw(st.sampled_from([None, *PROTOCOLS]))
     port = None if protocol is None else draw(st.sampled_from(sorted({*PORTS, 2, 8079, 8081})))
     return Connection(address(source), address(target), protocol, port, source_node, target_node)
-
-

@@ -112,5 +112,9 @@ def set_texts(members: Iterable[Address | Endpoint], family: Family) -> frozense
 
 def union_texts(atoms: Iterable[Atom], texts: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """The members of a union set; `texts` gives those of the IR sets, by IR name."""
-    parts = [texts.get(a.name, frozenset()) if isinstance(a, SetAtom) else block_texts(a.block) for a in atoms if not isinstance(a, AnyAtom)]
+    parts = [
+        texts.get(a.name, frozenset()) if isinstance(a, SetAtom) else block_texts(a.block)
+        for a in atoms
+        if not isinstance(a, AnyAtom)
+    ]
     return frozenset().union(*parts)

@@ -71,4 +71,6 @@ def pod_chain(pod: Key, direction: Direction, own: tuple[Address, ...], body: st
 
 
 def _itself(direction: Direction, address: Address) -> str:
-    return text.rule(text.peer_address(direction, host_network(address).text), text.comment("the pod itself"), goto=text.ALLOW_CHAIN)
+    return text.rule(
+        text.peer_address(direction, host_network(address).text), text.comment("the pod itself"), goto=text.ALLOW_CHAIN
+    )
