@@ -7,7 +7,7 @@ a later file replaces is checked too, as if it were the one that counts: `-f exa
 from __future__ import annotations
 
 from npctl.errors import ExitCode
-from npctl.lint_model import CHECKS, Finding, Severity, Subject
+from npctl.lint_model import CHECKS, Check, Finding, Severity, Subject
 from npctl.output import Colour, Format, emit, paint, say, table
 from npctl.state import State, load
 
@@ -66,11 +66,15 @@ def _show(findings: list[Finding]) -> None:
     say(f"{counts['errors']} errors, {counts['warnings']} warnings, {counts['infos']} remarks")
 
 
+def _in_order() -> list[Check]:
+    return [CHECKS[code] for code in sorted(CHECKS)]
+
+
 def _list_checks(output: Format) -> None:
     if output.is_data:
-        emit([{"code": c.code, "severity": c.severity.value, "title": c.title} for c in CHECKS.values()], output)
+        emit([{"code": c.code, "severity": c.severity.value, "title": c.title} for c in _in_order()], output)
         return
-    for line in table(["CODE", "SEVERITY", "FINDS"], [[c.code, c.severity.value, c.title] for c in CHECKS.values()]):
+    for line in table(["CODE", "SEVERITY", "FINDS"], [[c.code, c.severity.value, c.title] for c in _in_order()]):
         say(line)
 
 

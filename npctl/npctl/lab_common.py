@@ -1,0 +1,64 @@
+"""What every lab command shares: the errors of a lab as exit codes, and a progress line on terminals."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netpol_lab.errors import LabError, LabForbidden, LabMissing
+from npctl.errors import CommandError, ExitCode
+
+_CLEAR = "\r\x1b[K"
+_WIDTH = 100
+
+
+@contextmanager
+def lab_errors() -> Iterator[None]:
+    """A lab's errors become the command's end, with the exit code that says what to do about it."""
+    try:
+        yield
+    except LabForbidden as error:
+        remedy = f"{error.remedy}; or add --simulate to `npctl lab run`, which needs no namespaces"
+        raise CommandError(ExitCode.MISSING, f"this machine forbids the lab's namespaces: {error.reason}", remedy) from error
+    except LabMissing as error:
+        raise CommandError(ExitCode.MISSING, str(error)) from error
+    except LabError as error:
+        raise CommandError(_code(error), str(error).splitlines()) from error
+
+
+def _code(error: LabError) -> ExitCode:
+    """By the text where the lab has no class of its own for it: its client hands over words only."""
+    words = str(error)
+    if words.startswith("the lab needs "):
+        return ExitCode.MISSING
+    if " lag" in words or "not in force" in words or "did not " in words or "does not end" in words:
+        return ExitCode.TIMEOUT
+    return ExitCode.BAD_INPUT
+
+
+@contextmanager
+def progress_line() -> Iterator[Progress]:
+    """One line on stderr that is written over, when that is a terminal; nothing else, so that logs stay readable."""
+    line = Progress(sys.stderr.isatty())
+    try:
+        yield line
+    finally:
+        line.clear()
+
+
+class Progress:
+    """Call it with what is being done now."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+
+    def __call__(self, text: str) -> None:
+        if self._shown:
+            sys.stderr.write(f"{_CLEAR}{text[:_WIDTH]}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._shown:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()

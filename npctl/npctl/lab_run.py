@@ -1,0 +1,82 @@
+"""`npctl lab run PATH`: the cases of a folder on real packets (or simulated), as a table that compares."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from netpol_lab.cases import Row, run_cases
+from netpol_lab.client import LabClient, can_run
+from netpol_lab.drivers import LabDriver, SimulateDriver
+from npctl.errors import CommandError, ExitCode
+from npctl.lab_commands import check_choices
+from npctl.lab_common import Progress, lab_errors, progress_line
+from npctl.output import Cell, Colour, Format, emit, paint, say, table
+
+SIMULATED = "simulated"
+
+
+def run(path: str, output: Format, *, network: str, backend: str, family: str, simulate: bool, keep: bool, name: str | None) -> None:
+    """Run and print; exits with 1 when anything differs."""
+    check_choices(network=network, backend=backend, family=family)
+    began = time.monotonic()
+    with lab_errors(), progress_line() as progress:
+        if simulate:
+            rows = _simulate(Path(path), network, family, progress)
+        else:
+            rows = _send(Path(path), name or f"run-{os.getpid()}", keep, progress, network=network, backend=backend, family=family)
+    seconds = time.monotonic() - began
+    differing = [r for r in rows if not r.as_expected]
+    if output.is_data:
+        summary = {"connections": len(rows), "differing": len(differing), "simulated": simulate, "seconds": round(seconds, 1)}
+        emit({"rows": [r.as_json for r in rows], "summary": summary}, output)
+    else:
+        _show(rows, simulate, seconds)
+    if differing:
+        raise SystemExit(int(ExitCode.NEGATIVE))
+
+
+def _simulate(path: Path, network: str, family: str, progress: Progress) -> tuple[Row, ...]:
+    driver = SimulateDriver(network, family)
+    try:
+        return run_cases(path, driver, progress)
+    finally:
+        driver.close()
+
+
+def _send(path: Path, name: str, keep: bool, progress: Progress, **options: Any) -> tuple[Row, ...]:
+    refused = can_run()
+    if refused is not None:
+        raise refused
+    client = LabClient(name)
+    if client.is_up():
+        raise CommandError(ExitCode.BAD_INPUT, f"lab {name!r} is up already", "leave --name out, or end it with `npctl lab down`")
+    try:
+        return run_cases(path, LabDriver(client, progress=progress, **options), progress)
+    finally:
+        if not keep:
+            client.down()
+
+
+def _show(rows: tuple[Row, ...], simulate: bool, seconds: float) -> None:
+    """One line for each connection; simulated ones say so in every line."""
+    header = ["CASE", "FROM", "TO", "PORT", "EXPECTED", "SEEN", "", "DECIDED BY"]
+    cells: list[list[Cell]] = [_row(r) for r in rows]
+    if simulate:
+        header, cells = [SIMULATED.upper(), *header], [[SIMULATED, *c] for c in cells]
+    for line in table(header, cells):
+        say(line)
+    differing = sum(not r.as_expected for r in rows)
+    say()
+    how = f"{SIMULATED}: walked through the rendered rules, no packets" if simulate else "real packets"
+    verdict = paint(f"{differing} differ", Colour.RED) if differing else paint("all as expected", Colour.GREEN)
+    say(f"{len(rows)} connections ({how}) in {seconds:.0f} s: {verdict}")
+
+
+def _row(row: Row) -> list[Cell]:
+    check, seen = row.check, row.seen
+    shown = seen.verdict + (f" ({seen.answer})" if seen.verdict == "error" else "")
+    mark: Cell = ("ok", Colour.GREEN) if row.as_expected else ("DIFFERS", Colour.RED)
+    return [row.case, check.source.name, check.target.name, check.port_text, check.expect, shown, mark, seen.decided]
