@@ -298,15 +298,17 @@ def test_broken_restore_text_is_an_error(text: str) -> None:
         parse_iptables_restore(text)
 
 
+def nested(depth: int, verb: str) -> str:
+    """Chains c1 to c`depth`, each below the one before."""
+    links = [f"-A c{i} {verb} c{i + 1}" for i in range(1, depth)]
+    return filter_table("-A FORWARD -j c1", *links, chains=" ".join(f"c{i}" for i in range(1, depth + 1)))
+
+
 @pytest.mark.parametrize("verb", ["-j", "-g"])
 def test_no_path_may_be_deeper_than_the_kernel_allows(verb: str) -> None:
-    def nested(depth: int) -> str:
-        links = [f"-A c{i} {verb} c{i + 1}" for i in range(1, depth)]
-        return filter_table("-A FORWARD -j c1", *links, chains=" ".join(f"c{i}" for i in range(1, depth + 1)))
-
-    assert parse_iptables_restore(nested(MAX_DEPTH)).depth("FORWARD") == MAX_DEPTH
+    assert parse_iptables_restore(nested(MAX_DEPTH, verb)).depth("FORWARD") == MAX_DEPTH
     with pytest.raises(SimulateError, match="more than 15 chains below FORWARD"):
-        parse_iptables_restore(nested(MAX_DEPTH + 1))
+        parse_iptables_restore(nested(MAX_DEPTH + 1, verb))
 
 
 @pytest.mark.parametrize(
@@ -444,22 +446,27 @@ PROBES = [
 ]
 
 
-@pytest.mark.kernel
-@pytest.mark.parametrize("backend", ["nft", "legacy"])
-def test_what_the_kernel_gives_back_walks_as_what_was_given_to_it(backend: str) -> None:
+def load(backend: str, rules: str, sets: str = SETS) -> subprocess.CompletedProcess[str]:
+    """Load rules and sets in a network namespace of their own, and save them again."""
     for needed in ("unshare", "ipset", f"iptables-{backend}-restore"):
         if shutil.which(needed) is None:
             pytest.skip(f"{needed} is not installed")
     if subprocess.run(["unshare", "-Urmn", "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are not allowed here")
-    loaded = subprocess.run(
+    return subprocess.run(
         ["unshare", "-Urmn", "sh", "-c", PROGRAM],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SETS": SETS, "RULES": RULES, "BACKEND": backend},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SETS": sets, "RULES": rules, "BACKEND": backend},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_what_the_kernel_gives_back_walks_as_what_was_given_to_it(backend: str) -> None:
+    loaded = load(backend, RULES)
     assert loaded.returncode == 0, loaded.stderr
     rules, _, sets = loaded.stdout.partition("----\n")
     given = parse_iptables_restore(RULES), parse_ipset_restore(SETS)
@@ -469,3 +476,11 @@ def test_what_the_kernel_gives_back_walks_as_what_was_given_to_it(backend: str) 
     for probe in PROBES:
         one, two = walk(*given, probe), walk(*saved, probe)
         assert (one.verdict, one.mark, [s[:2] for s in one.path]) == (two.verdict, two.mark, [s[:2] for s in two.path]), probe
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("verb", ["-j", "-g"])
+def test_the_kernel_refuses_one_chain_more_than_the_simulator_allows(verb: str) -> None:
+    assert load("nft", nested(MAX_DEPTH, verb)).returncode == 0
+    refused = load("nft", nested(MAX_DEPTH + 1, verb))
+    assert refused.returncode != 0 and "Too many links" in refused.stderr
