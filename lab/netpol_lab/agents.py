@@ -1,6 +1,6 @@
 """The operator and the nodes' agents as processes, exactly as a cluster runs them, and whether they are in force.
 
-In: the lab's folders. Out: processes that only share those folders; the answer to "is all of it in force, and if not, who lags and why".
+In: the lab's folders. Out: processes that only share those folders; and whether all is in force: if not, who lags and why.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ class Programs:
     def _start(self, name: str, netns: str, arguments: list[str]) -> None:
         with open(self.folder / "logs" / f"{name}.log", "ab") as log, self.spaces.inside(netns):
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "npctl", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **lock_of(netns)}, cwd="/",
+                [sys.executable, "-m", "npctl", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **lock_of(netns)},
+                cwd="/",
             )
 
     def _stop(self, name: str) -> None:

@@ -143,7 +143,9 @@ class ApiServer:
             return _with_node(data, node.addresses, node.cidrs)
         key = Key(oid.namespace, oid.name)
         if oid.kind == "Pod" and key in pods and pods[key].addresses:
-            return _with_pod(data, pods[key].addresses, topology.nodes[pods[key].node].addresses if pods[key].node in topology.nodes else ())
+            return _with_pod(
+                data, pods[key].addresses, topology.nodes[pods[key].node].addresses if pods[key].node in topology.nodes else ()
+            )
         if oid.kind == "Service" and topology.services[key].cluster_ips:
             ips = [a.text for a in topology.services[key].cluster_ips]
             return {**data, "spec": {**(data.get("spec") or {}), "clusterIP": ips[0], "clusterIPs": ips}}

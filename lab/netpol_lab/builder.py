@@ -28,7 +28,9 @@ class Builder:
 
     def start(self) -> None:
         """The switch that all machines hang on."""
-        self.spaces.sysctl("", {**networks.QUIET, "net/bridge/bridge-nf-call-iptables": 0, "net/bridge/bridge-nf-call-ip6tables": 0})
+        self.spaces.sysctl(
+            "", {**networks.QUIET, "net/bridge/bridge-nf-call-iptables": 0, "net/bridge/bridge-nf-call-ip6tables": 0}
+        )
         self._ip("", networks.switch_lines())
 
     def apply(self, wanted: Topology) -> None:
@@ -48,14 +50,15 @@ class Builder:
         self.built = wanted
 
     def _gone_pods(self, wanted: Topology) -> list[Key]:
-        return [
-            k for k, p in self.built.pods.items()
-            if not p.host_network and not self._same_cable(wanted.pods.get(k), p)
-        ]
+        return [k for k, p in self.built.pods.items() if not p.host_network and not self._same_cable(wanted.pods.get(k), p)]
 
     @staticmethod
     def _same_cable(one: LabPod | None, other: LabPod) -> bool:
-        return one is not None and (one.node, one.addresses, one.host_network) == (other.node, other.addresses, other.host_network)
+        return one is not None and (one.node, one.addresses, one.host_network) == (
+            other.node,
+            other.addresses,
+            other.host_network,
+        )
 
     def _ip(self, netns: str, lines: Iterable[str], program: str = "ip") -> None:
         text = "\n".join(lines)
@@ -63,10 +66,11 @@ class Builder:
             self.spaces.run(netns, [program, "-batch", "-"], text + "\n")
 
     def _add_machines(self, nodes: list[LabNode], hosts: list[LabHost], wanted: Topology) -> None:
-        for machine in (*nodes, *hosts):
+        machines: list[LabNode | LabHost] = [*nodes, *hosts]
+        for machine in machines:
             self.spaces.create(machine.netns)
             self.spaces.sysctl(machine.netns, networks.FORWARDING)
-        self._ip("", [line for m in (*nodes, *hosts) for line in networks.uplink_lines(m.netns)])
+        self._ip("", [line for m in machines for line in networks.uplink_lines(m.netns)])
         world = next((h for h in wanted.hosts.values() if h.extra), None)
         for node in nodes:
             self.spaces.sysctl(node.netns, networks.BRIDGE_FILTER)
@@ -121,7 +125,9 @@ class Builder:
                 text = services + masquerade + (_hooks() if first else "")
                 if self._texts.get((*slot, "key")) == _key(wanted, masquerade, node.name):
                     continue
-                self.spaces.run(node.netns, [self.backend.tool(family, "restore"), "--noflush", "-w", "5"], text, env=lock_of(node.netns))
+                self.spaces.run(
+                    node.netns, [self.backend.tool(family, "restore"), "--noflush", "-w", "5"], text, env=lock_of(node.netns)
+                )
                 self._service_chains[slot] = chains
                 self._texts[(*slot, "key")] = _key(wanted, masquerade, node.name)
 
@@ -140,7 +146,11 @@ def _hooks() -> str:
     lines: list[str] = []
     for table in ("nat", "filter"):
         lines.append(f"*{table}")
-        lines += [f"-I {hook} -j {chain}" if table == "nat" else _filter_hook(hook, chain) for t, hook, chain in kubeproxy.HOOKS if t == table]
+        lines += [
+            f"-I {hook} -j {chain}" if table == "nat" else _filter_hook(hook, chain)
+            for t, hook, chain in kubeproxy.HOOKS
+            if t == table
+        ]
         lines += [f"-A {hook} -j {chain}" for t, hook, chain in networks.MASQUERADE_HOOKS if t == table]
         lines.append("COMMIT")
     return "\n".join([*lines, ""])

@@ -1,7 +1,8 @@
 """The one way to a lab for the CLI, the tests and the bench: starts the supervisor and asks it.
 
 In: Kubernetes objects as plain dictionaries, already parsed and validated by the caller. Out: plain JSON values.
-Every method raises LabError with a text for people (LabForbidden where the machine forbids namespaces, LabMissing where no lab runs).
+Every method raises LabError with a text for people: LabForbidden where the machine forbids namespaces, LabMissing where
+no lab runs.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class LabClient:
         command = [*machine.UNSHARE, sys.executable, "-m", "netpol_lab.supervisor", "--dir", str(self.folder)]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"}
         with open(self.folder / "logs" / "supervisor.log", "wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd="/")
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd="/"
+            )
         (self.folder / "pid").write_text(str(process.pid))
         return process
 
@@ -109,10 +112,13 @@ class LabClient:
                 pass  # said below, as for an end without an answer
         raise LabError(f"lab {self.name!r} ended while it was asked; its logs were in {self.folder}/logs")
 
-    def apply(self, objects: Iterable[Object], *, wait: bool = True, limit: float = 30.0, progress: Progress | None = None) -> list[dict[str, str]]:
+    def apply(
+        self, objects: Iterable[Object], *, wait: bool = True, limit: float = 30.0, progress: Progress | None = None
+    ) -> list[dict[str, str]]:
         """Create or replace objects; returns [{kind, namespace, name, action: created|configured|unchanged}].
 
-        With `wait`: returns when every node has them in force. Objects that are wrong together (a port used twice) change nothing.
+        With `wait`: returns when every node has them in force. Objects that are wrong together
+        (an address used twice) change nothing.
         """
         done: list[dict[str, str]] = self._ask({"op": "apply", "objects": list(objects), "wait": wait, "limit": limit}, progress)
         return done
@@ -123,10 +129,28 @@ class LabClient:
         return done
 
     def label(
-        self, kind: str, name: str, labels: Mapping[str, str | None], *, namespace: str = "", wait: bool = True, limit: float = 30.0
+        self,
+        kind: str,
+        name: str,
+        labels: Mapping[str, str | None],
+        *,
+        namespace: str = "",
+        wait: bool = True,
+        limit: float = 30.0,
     ) -> dict[str, Any]:
-        """Set labels (None removes one) of a Pod, Namespace or Node; returns the object. A pod may be named as `connect` takes it."""
-        request = {"op": "label", "kind": kind, "namespace": namespace, "name": name, "labels": dict(labels), "wait": wait, "limit": limit}
+        """Set labels (None removes one) of a Pod, Namespace or Node; returns the object.
+
+        A pod may be named as `connect` takes it.
+        """
+        request = {
+            "op": "label",
+            "kind": kind,
+            "namespace": namespace,
+            "name": name,
+            "labels": dict(labels),
+            "wait": wait,
+            "limit": limit,
+        }
         done: dict[str, Any] = self._ask(request)
         return done
 
@@ -136,20 +160,37 @@ class LabClient:
         return found
 
     def connect(
-        self, source: str, destination: str, port: str | None = None, *, limit: float = 1.0, family: int | None = None, path: str = "/"
+        self,
+        source: str,
+        destination: str,
+        port: str | None = None,
+        *,
+        limit: float = 1.0,
+        family: int | None = None,
+        path: str = "/",
     ) -> list[dict[str, Any]]:
         """Send real packets; one result for each port (None: all on which DST listens) and family that both have.
 
-        A result is {source, destination, port, family, source_address, destination_address, verdict, answer, rtt_ms, answered, peer, detail};
-        verdict allowed|refused|error, answer data|reset|none.
+        A result is {source, destination, port, family, source_address, destination_address, verdict, answer, rtt_ms, answered,
+        peer, detail}; verdict allowed|refused|error, answer data|reset|none; answered: who it was, peer: the source it saw.
         """
-        request = {"op": "connect", "source": source, "destination": destination, "port": port, "limit": limit, "family": family, "path": path}
+        request = {
+            "op": "connect",
+            "source": source,
+            "destination": destination,
+            "port": port,
+            "limit": limit,
+            "family": family,
+            "path": path,
+        }
         seen: list[dict[str, Any]] = self._ask(request)
         return seen
 
     def connect_many(self, connections: Iterable[Mapping[str, Any]], *, limit: float = 1.0) -> list[list[dict[str, Any]]]:
         """Many `connect`s at once: each {"source", "destination", "port"?, "family"?, "path"?}; results in the same order."""
-        seen: list[list[dict[str, Any]]] = self._ask({"op": "connect-many", "connections": [dict(c) for c in connections], "limit": limit})
+        seen: list[list[dict[str, Any]]] = self._ask(
+            {"op": "connect-many", "connections": [dict(c) for c in connections], "limit": limit}
+        )
         return seen
 
     def matrix(self, *, namespaces: Sequence[str] = (), hosts: bool = True, limit: float = 1.0) -> list[dict[str, Any]]:

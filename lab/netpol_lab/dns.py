@@ -22,7 +22,7 @@ OUTSIDE_NAMES = ("www.example.com", "example.com", "www.magedu.com", "www.jd.com
 
 def zone(topology: Topology, domain: str, world: tuple[Address, ...]) -> dict[str, tuple[Address, ...]]:
     """Every name the server knows, without the last dot, in lower case."""
-    names: dict[str, tuple[Address, ...]] = {name: world for name in OUTSIDE_NAMES}
+    names: dict[str, tuple[Address, ...]] = dict.fromkeys(OUTSIDE_NAMES, world)
     for service in topology.services.values():
         pods = tuple(sorted({e.address for p in service.ports for e in p.endpoints}))
         names[f"{service.key.name}.{service.key.namespace}.svc.{domain}"] = service.cluster_ips or pods

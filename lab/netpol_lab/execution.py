@@ -15,14 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from netpol_lab import netns
 from netpol_lab.builder import lock_of
 from netpol_lab.errors import LabError
 from netpol_lab.netns import Namespaces
 from netpol_lab.targets import Target
-
-# The program gets a mount and a host name of its own; the shell is only there until `exec`.
-_ENTER = 'mount --bind "$1" /etc/resolv.conf && echo "$2" > /proc/sys/kernel/hostname && shift 2 && exec "$@"'
-
 
 def run_in_target(
     spaces: Namespaces, target: Target, command: list[str], files: list[int], connection: socket.socket, resolv_conf: str
@@ -36,12 +33,20 @@ def run_in_target(
     with os.fdopen(handle, "w") as file:
         file.write(resolv_conf)
     os.chmod(name, 0o644)
-    host_name = target.name.rpartition("/")[2][:63]
-    wrapped = ["unshare", "--mount", "--uts", "sh", "-c", _ENTER, "sh", name, host_name, *command]
     try:
+        # This request's thread is its own, so it may leave the others' namespaces for good; the program inherits what it has.
+        netns.unshare(netns.CLONE_NEWNS | netns.CLONE_NEWUTS)
+        if os.path.exists("/etc/resolv.conf"):  # without one, the program asks its own machine, as everywhere
+            netns.mount(name, os.path.realpath("/etc/resolv.conf"), flags=netns.MS_BIND)
+        socket.sethostname(target.name.rpartition("/")[2][:63])
         with spaces.inside(target.netns):
             process = subprocess.Popen(
-                wrapped, stdin=files[0], stdout=files[1], stderr=files[2], start_new_session=True, cwd="/",
+                command,
+                stdin=files[0],
+                stdout=files[1],
+                stderr=files[2],
+                start_new_session=True,
+                cwd="/",
                 env={**os.environ, **lock_of(target.netns)},
             )
         return {"exit": _wait(process, connection)}

@@ -1,7 +1,7 @@
 """Where labs live on disk: $NPCTL_LAB_DIR/NAME, or $XDG_STATE_HOME/npctl/labs/NAME.
 
-    control.sock   the supervisor's socket            objects/ ir/ reports/   the store, as in a cluster
-    lab.json       how it was started, and its pid    logs/                   supervisor, operator, one per agent
+control.sock   the supervisor's socket            objects/ ir/ reports/   the store, as in a cluster
+lab.json       how it was started, and its pid    logs/                   supervisor, operator, one per agent
 """
 
 from __future__ import annotations

@@ -17,8 +17,12 @@ from netpol_lab.model import EndpointAddress, LabService, ServicePort, Topology,
 
 MARK = "0x4000"
 HOOKS = (
-    ("nat", "PREROUTING", "KUBE-SERVICES"), ("nat", "OUTPUT", "KUBE-SERVICES"), ("nat", "POSTROUTING", "KUBE-POSTROUTING"),
-    ("filter", "FORWARD", "KUBE-FORWARD"), ("filter", "FORWARD", "KUBE-SERVICES"), ("filter", "OUTPUT", "KUBE-SERVICES"),
+    ("nat", "PREROUTING", "KUBE-SERVICES"),
+    ("nat", "OUTPUT", "KUBE-SERVICES"),
+    ("nat", "POSTROUTING", "KUBE-POSTROUTING"),
+    ("filter", "FORWARD", "KUBE-FORWARD"),
+    ("filter", "FORWARD", "KUBE-SERVICES"),
+    ("filter", "OUTPUT", "KUBE-SERVICES"),
 )
 _BASE_NAT = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ")
 _BASE_FILTER = ("KUBE-FORWARD", "KUBE-SERVICES")
@@ -76,7 +80,10 @@ def _port_rules(
         if address:
             flt.add("KUBE-SERVICES", f'-d {address} {match} {port.port} -m comment --comment "{who} has no endpoints" -j REJECT')
         if port.node_port:
-            flt.add("KUBE-SERVICES", f'-m addrtype --dst-type LOCAL {match} {port.node_port} -m comment --comment "{who} has no endpoints" -j REJECT')
+            flt.add(
+                "KUBE-SERVICES",
+                f'-m addrtype --dst-type LOCAL {match} {port.node_port} -m comment --comment "{who} has no endpoints" -j REJECT',
+            )
         return
     chain = chain_name("KUBE-SVC", str(service.key), port.name, proto)
     if address:
@@ -91,10 +98,16 @@ def _port_rules(
 
 
 def _external(
-    nat: Chains, external: str, chain: str, service: LabService, port: ServicePort, who: str,
-    near: list[EndpointAddress], nets: tuple[Network, ...],
+    nat: Chains,
+    external: str,
+    chain: str,
+    service: LabService,
+    port: ServicePort,
+    who: str,
+    near: list[EndpointAddress],
+    nets: tuple[Network, ...],
 ) -> None:
-    """What arrives at the node's port. Cluster: masquerade, then any endpoint; Local: only endpoints of this node, source kept."""
+    """What arrives at the node's port. Cluster: masquerade, then any endpoint; Local: this node's endpoints, source kept."""
     if not service.local:
         nat.add(external, "-j KUBE-MARK-MASQ")
         nat.add(external, f"-j {chain}")

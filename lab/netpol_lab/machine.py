@@ -10,7 +10,19 @@ from pathlib import Path
 
 from netpol_lab.errors import LabError, LabForbidden
 
-UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
+UNSHARE = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "--net",
+    "--uts",
+    "--ipc",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
 _PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ipset": "ipset", "unshare": "util-linux", "conntrack": "conntrack"}
 _TRIAL = "ip link add npctl0 type veth peer name npctl1 && mount -t tmpfs tmpfs /run && echo 1 > /proc/sys/net/ipv4/ip_forward"
 
@@ -25,7 +37,9 @@ def require_programs(backend: str = "nft", family: str = "ipv4") -> None:
     """Raises LabError that names the missing programs and their Debian packages."""
     missing = [p for p in required_programs(backend, family) if not _which(p)]
     if missing:
-        raise LabError(f"the lab needs {_and(missing)}: install {' '.join(dict.fromkeys(_PACKAGES.get(p, 'iptables') for p in missing))}")
+        raise LabError(
+            f"the lab needs {_and(missing)}: install {' '.join(dict.fromkeys(_PACKAGES.get(p, 'iptables') for p in missing))}"
+        )
 
 
 def _which(program: str) -> str | None:
@@ -43,7 +57,9 @@ def check() -> LabError | None:
     """Why a lab cannot run here; None when it can."""
     try:
         require_programs()
-        done = subprocess.run([*UNSHARE, "sh", "-c", _TRIAL], capture_output=True, text=True, timeout=10, env={**os.environ, "PATH": search_path()})
+        done = subprocess.run(
+            [*UNSHARE, "sh", "-c", _TRIAL], capture_output=True, text=True, timeout=10, env={**os.environ, "PATH": search_path()}
+        )
     except LabError as error:
         return error
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -72,7 +88,8 @@ def _remedy() -> str:
         return "`sysctl kernel.unprivileged_userns_clone=1` allows them"
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them"
-    return "in a container, `docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined` (or --privileged) allows them"
+    options = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+    return f"in a container, `docker run {options}` (or --privileged) allows them"
 
 
 def _and(words: Iterable[str]) -> str:

@@ -101,12 +101,18 @@ class Namespaces:
         """
         with self.inside(name):
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
                 env={**os.environ, **(env or {})},
             )
         out, err = process.communicate(text or "")
         if process.returncode != 0:
-            raise LabError(f"{' '.join(command)} in {name or 'the switch'} failed ({process.returncode}): {err.strip() or out.strip()}")
+            raise LabError(
+                f"{' '.join(command)} in {name or 'the switch'} failed ({process.returncode}): {err.strip() or out.strip()}"
+            )
         return out
 
     def sysctl(self, name: str, settings: Mapping[str, str | int]) -> None:

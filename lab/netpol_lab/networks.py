@@ -74,7 +74,9 @@ def host_lines(host: LabHost, topology: Topology) -> list[str]:
 def _block_routes(nodes: Iterable[LabNode]) -> list[str]:
     return [
         f"route replace {cidr} via {of_family(node.addresses, cidr.family)}"
-        for node in nodes for cidr in node.cidrs if of_family(node.addresses, cidr.family)
+        for node in nodes
+        for cidr in node.cidrs
+        if of_family(node.addresses, cidr.family)
     ]
 
 
@@ -88,17 +90,21 @@ def node_lines(node: LabNode, kind: NetworkKind, world: tuple[Address, ...]) -> 
     lines = [f"route replace default via {a}" for a in world]
     if kind is NetworkKind.ROUTED:
         return lines + [f"route replace blackhole {cidr}" for cidr in node.cidrs]
-    lines += ["link add cni0 type bridge mcast_snooping 0 nf_call_iptables 1 nf_call_ip6tables 1", f"link set cni0 mtu {MTU[kind]} up"]
+    lines += [
+        "link add cni0 type bridge mcast_snooping 0 nf_call_iptables 1 nf_call_ip6tables 1",
+        f"link set cni0 mtu {MTU[kind]} up",
+    ]
     lines += [f"addr add {gateway(c)}/{c.prefix} dev cni0{' nodad' if c.version == 6 else ''}" for c in node.cidrs]
     if kind is NetworkKind.VXLAN:
         for cidr in node.cidrs:
             device, local = VXLAN_DEVICE[cidr.family], of_family(node.addresses, cidr.family)
+            nodad = " nodad" if cidr.version == 6 else ""
             number = 1 if cidr.version == 4 else 2  # two devices on one socket need two network identifiers
             lines += [
                 f"link add {device} address {vxlan_mac(node, cidr.family)} mtu {MTU[kind]} type vxlan id {number} local {local} "
                 f"dev eth0 dstport {8472 + number - 1} nolearning",
                 f"link set {device} up",
-                f"addr add {Address(cidr.version, cidr.value)}/{cidr.family.bits} dev {device}{' nodad' if cidr.version == 6 else ''}",
+                f"addr add {Address(cidr.version, cidr.value)}/{cidr.family.bits} dev {device}{nodad}",
             ]
     return lines
 
@@ -139,7 +145,10 @@ def pod_cable(pod: LabPod, kind: NetworkKind) -> list[str]:
 
 def pod_sysctls(pod: LabPod, kind: NetworkKind) -> dict[str, int]:
     """In the pod's node: what its veth needs besides."""
-    return {f"net/ipv4/conf/{pod.device}/proxy_arp": 1} if kind is NetworkKind.ROUTED else {}
+    if kind is not NetworkKind.ROUTED:
+        return {}
+    # Without a delay of 0 the kernel thinks up to 0.8 s before it answers for somebody else.
+    return {f"net/ipv4/conf/{pod.device}/proxy_arp": 1, f"net/ipv4/neigh/{pod.device}/proxy_delay": 0}
 
 
 def pod_lines(pod: LabPod, node: LabNode, kind: NetworkKind) -> list[str]:
@@ -149,7 +158,11 @@ def pod_lines(pod: LabPod, node: LabNode, kind: NetworkKind) -> list[str]:
         family, nodad = address.family, " nodad" if address.version == 6 else ""
         cidr = next((c for c in node.cidrs if c.contains(address)), None)
         if kind is NetworkKind.ROUTED or cidr is None:
-            via = ROUTED_GATEWAY[family] if kind is NetworkKind.ROUTED else next(gateway(c) for c in node.cidrs if c.version == family)
+            via = (
+                ROUTED_GATEWAY[family]
+                if kind is NetworkKind.ROUTED
+                else next(gateway(c) for c in node.cidrs if c.version == family)
+            )
             lines.append(f"addr add {address}/{family.bits} dev eth0{nodad}")
             if family is Family.V4 or kind is not NetworkKind.ROUTED:
                 lines.append(f"route add {via}/{family.bits} dev eth0")
@@ -184,8 +197,10 @@ def masquerade_rules(node: LabNode, topology: Topology, family: Family) -> str:
         post += [f"-A FLANNEL-POSTRTG ! -s {net} -d {cidr} -j RETURN" for cidr in own]
         post += [f"-A FLANNEL-POSTRTG -s {net} ! -d {group} -j MASQUERADE --random-fully"]
         post += [f"-A FLANNEL-POSTRTG ! -s {net} -d {net} -j MASQUERADE --random-fully"]
-    forward = [f"-A FLANNEL-FWD -{side} {net} -m comment --comment \"flanneld forward\" -j ACCEPT" for net in nets for side in "sd"]
-    return "\n".join(["*nat", ":FLANNEL-POSTRTG - [0:0]", *post, "COMMIT", "*filter", ":FLANNEL-FWD - [0:0]", *forward, "COMMIT", ""])
+    forward = [f'-A FLANNEL-FWD -{side} {net} -m comment --comment "flanneld forward" -j ACCEPT' for net in nets for side in "sd"]
+    return "\n".join(
+        ["*nat", ":FLANNEL-POSTRTG - [0:0]", *post, "COMMIT", "*filter", ":FLANNEL-FWD - [0:0]", *forward, "COMMIT", ""]
+    )
 
 
 MASQUERADE_HOOKS = (("nat", "POSTROUTING", "FLANNEL-POSTRTG"), ("filter", "FORWARD", "FLANNEL-FWD"))

@@ -101,7 +101,7 @@ class Prober:
             start = time.monotonic()
             own = [""]
             try:
-                answer: Answer = await asyncio.wait_for(send(netns, address, port, path, own), limit)  # type: ignore[operator]
+                answer: Answer = await asyncio.wait_for(send(netns, address, port, path, own), limit)
             except TimeoutError:
                 # A connection that was made has passed, even when nobody speaks on it.
                 return (Answer("allowed", "none") if own[0].endswith("+") else Answer("refused", "none")), own[0].rstrip("+")
@@ -169,7 +169,9 @@ class Prober:
             await _repeat(sock, _echo_request(asked, rest), reply)
         return Answer("allowed", "data")
 
-    async def lookup(self, netns: str, server: Address, name: str, version: int, limit: float = LIMIT) -> tuple[Address, ...] | None:
+    async def lookup(
+        self, netns: str, server: Address, name: str, version: int, limit: float = LIMIT
+    ) -> tuple[Address, ...] | None:
         """Ask `server` for a name from `netns`: its addresses (none: unknown there), or None without an answer."""
         loop = asyncio.get_running_loop()
         question = DNSRecord.question(name, "A" if version == 4 else "AAAA")

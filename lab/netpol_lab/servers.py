@@ -106,7 +106,9 @@ class Servers:
             if body is None:
                 facts = {"answered": owner.name, "port": port, "peer": writer.get_extra_info("peername")[0], "path": path}
                 body = json.dumps(facts).encode() + b"\n"
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            head = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
             writer.write(head.encode() + body)
             await writer.drain()
             writer.close()

@@ -4,7 +4,8 @@
                                        │            └──▶ LAB/objects ──▶ operator ──▶ LAB/ir ──▶ agents ──▶ LAB/reports
                                        └──▶ event loop: Servers (what listens), DnsServer, Prober (connect, matrix)
 
-Started by `client` as `unshare ... python -m netpol_lab.supervisor --dir LAB`. Requests are served by a thread each; changes one at a time.
+Started by `client` as `unshare ... python -m netpol_lab.supervisor --dir LAB`. Each request has a thread of its own;
+changes are made one at a time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ import argparse
 import asyncio
 import os
 import socket
-import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
 
 from netpol_lab import machine, netns, protocol
 from netpol_lab.errors import LabError
@@ -87,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,11 +1,11 @@
 """Who is meant by the words after `connect`: pods, nodes, hosts, services, addresses and names, as values.
 
-    python/nginx...          a pod, by its name, its workload's name, or a beginning that only one pod has
-    node/172.31.7.113        a node, by name or address (as a source: the node's own processes)
-    host/172.31.7.109        a machine beside the nodes, by name or address
-    svc/python/NAME          a Service, at its cluster address
-    10.200.36.67             an address, whoever has it
-    www.example.com          a name, which the source asks the lab's DNS server for (destinations only)
+python/nginx...          a pod, by its name, its workload's name, or a beginning that only one pod has
+node/172.31.7.113        a node, by name or address (as a source: the node's own processes)
+host/172.31.7.109        a machine beside the nodes, by name or address
+svc/python/NAME          a Service, at its cluster address
+10.200.36.67             an address, whoever has it
+www.example.com          a name, which the source asks the lab's DNS server for (destinations only)
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _address(address: Address, topology: Topology) -> Target:
         if address in pod.addresses and not pod.host_network:
             return Target(str(pod.key), pod.netns, (address,), pod.listens, pod.key.namespace)
     for kind, machines in (("node", topology.nodes), ("host", topology.hosts)):
-        for machine in machines.values():  # type: ignore[attr-defined]  # two dictionaries of different values
+        for machine in machines.values():
             if address in (*machine.addresses, *getattr(machine, "extra", ())):
                 return Target(f"{kind}/{machine.name}", machine.netns, (address,), getattr(machine, "listens", ()))
     return Target(address.text, "", (address,))

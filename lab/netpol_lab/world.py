@@ -18,7 +18,7 @@ from netpol_lab.networks import onlink_prefix
 from netpol_lab.twins import twin_address, twin_network
 
 OUTSIDE, DNS = "outside", "dns"
-_OUTSIDE_LISTENS = tuple(Listen(Protocol.TCP, p) for p in (80, 443, 8080)) + (Listen(Protocol.UDP, 53),)
+_OUTSIDE_LISTENS = (*(Listen(Protocol.TCP, p) for p in (80, 443, 8080)), Listen(Protocol.UDP, 53))
 _DNS_LISTENS = (Listen(Protocol.TCP, 53), Listen(Protocol.UDP, 53))
 _WORLD = parse_address("203.0.113.10")
 PROXY_ANNOTATION = "lab.npctl.dev/proxy"
@@ -69,7 +69,11 @@ def pod_in_families(pod: Pod, nodes: Mapping[str, Node], families: Families) -> 
 
 
 def topology(
-    nodes: Mapping[str, Node], pods: Mapping[Key, Pod], services: Mapping[Key, Service], passes: Mapping[Key, str], families: Families
+    nodes: Mapping[str, Node],
+    pods: Mapping[Key, Pod],
+    services: Mapping[Key, Service],
+    passes: Mapping[Key, str],
+    families: Families,
 ) -> Topology:
     """Everything that the lab builds. `nodes` and `pods` are already of the lab's families; `passes` are proxy annotations."""
     lab_nodes = {n.name: LabNode(n.name, n.addresses, n.pod_cidrs) for n in nodes.values()}
@@ -78,7 +82,9 @@ def topology(
         if pod.node not in lab_nodes:
             raise LabError(f"Pod {key} is on node {pod.node or '(none)'}, which the lab does not have")
     lab_pods = {k: _pod(p, passes.get(k, "")) for k, p in running.items()}
-    return Topology(lab_nodes, _hosts(lab_nodes, families), lab_pods, {k: _service(s, pods, families) for k, s in services.items()})
+    return Topology(
+        lab_nodes, _hosts(lab_nodes, families), lab_pods, {k: _service(s, pods, families) for k, s in services.items()}
+    )
 
 
 def _pod(pod: Pod, passes: str) -> LabPod:
