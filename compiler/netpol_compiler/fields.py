@@ -177,9 +177,7 @@ def port_name_error(name: str) -> str:
     if len(name) > 15:
         return f"a port's name has at most 15 characters, {shorten(name)!r} has {len(name)}"
     if not _DNS_LABEL.fullmatch(name) or "--" in name or not any(c.isalpha() for c in name):
-        return (
-            f"{name!r} is not a port's name: lower-case a-z, 0-9 and single '-', at least one letter, {_ENDS}"
-        )
+        return f"{name!r} is not a port's name: lower-case a-z, 0-9 and single '-', at least one letter, {_ENDS}"
     return ""
 
 

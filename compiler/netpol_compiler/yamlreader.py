@@ -98,9 +98,9 @@ def read_documents(text: str) -> Iterator[RawDocument]:
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or error)
-    line = mark.line + 1 if mark else 1
-    lines = text.splitlines()
-    shown = lines[line - 1] if line <= len(lines) else ""
+    lines = text.split("\n")  # not splitlines(), which also splits where YAML does not
+    line = min(mark.line + 1 if mark else 1, len(lines) - (len(lines) > 1 and not lines[-1]))
+    shown = lines[line - 1]
     if "\t" in shown[: len(shown) - len(shown.lstrip())] or (mark and shown[mark.column : mark.column + 1] == "\t"):
         remedy = "indent with spaces: YAML does not allow tabs"
     else:
