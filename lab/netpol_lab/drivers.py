@@ -128,7 +128,8 @@ class SimulateDriver:
     def _change(self, state: State) -> None:
         self._server.commit(state)
         self._picture = make_picture(state.objects.values(), self._families, self._kind)
-        self._nodes = {n: node_texts(n, self._picture.cluster, self._picture.ir, self._families.each) for n in self._picture.cluster.nodes}
+        cluster, ir = self._picture.cluster, self._picture.ir
+        self._nodes = {n: node_texts(n, cluster, ir, self._families.each) for n in cluster.nodes}
 
     def _walk(self, check: Check) -> Seen:
         try:

@@ -64,7 +64,14 @@ class Journeys:
         return Journey(tuple(hops), self._listens(to_address, protocol, port))
 
     def _pass(
-        self, here: str, from_address: Address, to_address: Address, protocol: Protocol | None, port: int | None, far: str, start: Target
+        self,
+        here: str,
+        from_address: Address,
+        to_address: Address,
+        protocol: Protocol | None,
+        port: int | None,
+        far: str,
+        start: Target,
     ) -> list[Hop]:
         """From `start` at node `here` ("" outside) to an address that lives on node `far` ("" outside)."""
         of_node = start.name.startswith("node/")

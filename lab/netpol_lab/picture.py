@@ -6,7 +6,7 @@ sentences. Used beside real packets for the words only; the simulated lab takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,13 @@ from netpol_lab.journeys import Hop, Journey, Journeys
 from netpol_lab.model import Families, NetworkKind
 from netpol_lab.scenario import Check
 
+_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Any, object]]] = {
+    "Node": parse_node,
+    "Namespace": parse_namespace,
+    "Pod": parse_pod,
+    "Service": parse_service,
+    "NetworkPolicy": parse_policy,
+}
 DNS_PLACE = f"host/{world.DNS}"
 
 
@@ -62,11 +69,10 @@ class Picture:
 
 def make_picture(objects: Iterable[Mapping[str, Any]], families: Families, kind: NetworkKind) -> Picture:
     """The picture of a lab's objects. What is not understood in a policy stays in the policy (SEMANTICS 15)."""
-    parsers = {"Node": parse_node, "Namespace": parse_namespace, "Pod": parse_pod, "Service": parse_service, "NetworkPolicy": parse_policy}
-    found: dict[str, list[Any]] = {k: [] for k in parsers}
+    found: dict[str, list[Any]] = {k: [] for k in _PARSERS}
     for data in objects:
-        if data["kind"] in parsers:
-            value, _ = parsers[data["kind"]](data)
+        if data["kind"] in _PARSERS:
+            value, _ = _PARSERS[data["kind"]](data)
             found[data["kind"]] += [value] if value is not None else []
     nodes, pods = {n.name: n for n in found["Node"]}, _by_key(found["Pod"])
     policies = _by_key(found["NetworkPolicy"])
@@ -83,7 +89,8 @@ def _by_key(values: list[Any]) -> dict[Key, Any]:
 def pod_named(cluster: Cluster, where: str) -> Pod:
     """The pod that a scenario calls NAMESPACE/NAME: of that name, or one of the workload's. Raises LabError."""
     namespace, _, name = where.partition("/")
-    found = [p for k, p in sorted(cluster.pods.items()) if k.namespace == namespace and (k.name == name or k.name.startswith(f"{name}-"))]
+    there = [p for k, p in sorted(cluster.pods.items()) if k.namespace == namespace]
+    found = [p for p in there if p.key.name == name] or [p for p in there if p.key.name.startswith(f"{name}-")]
     if not found:
         raise LabError(f"there is no pod {where}")
     return found[0]
