@@ -326,10 +326,28 @@ def test_five_thousand_peers_are_read() -> None:
     assert (len(policy.rules[0].peers), rejected) == (5000, ())
 
 
-_FIELDS = (
-    "podSelector namespaceSelector ipBlock cidr except ingress egress from to ports port endPort protocol policyTypes "
-    "matchLabels matchExpressions key operator values other"
-).split()
+_FIELDS = [
+    "podSelector",
+    "namespaceSelector",
+    "ipBlock",
+    "cidr",
+    "except",
+    "ingress",
+    "egress",
+    "from",
+    "to",
+    "ports",
+    "port",
+    "endPort",
+    "protocol",
+    "policyTypes",
+    "matchLabels",
+    "matchExpressions",
+    "key",
+    "operator",
+    "values",
+    "other",
+]
 _LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(["Ingress", "10.0.0.0/8", "In"])
 )
