@@ -122,6 +122,7 @@ class _Expansion:
         self._documents: dict[ObjectId, Document] = {}
         self._objects: dict[ObjectId, Mapping[str, Any]] = {}
         self._rejected: list[Rejected] = []
+        self._told: set[Rejected] = set()
         self._warnings: list[Rejected] = []
         self._skipped: dict[str, int] = {}
         self._nodes: dict[str, Node] = {}
@@ -150,7 +151,7 @@ class _Expansion:
     def make_nodes(self) -> None:
         written = [node for node in (self._parse(oid, parse_node) for oid in self._of("Node")) if node]
         if not written:
-            written = [Node(name, Labels({HOSTNAME_LABEL: name})) for name in self._mentioned_nodes() or [INVENTED_NODE]]
+            written = self._invented_nodes()
         options = self._options
         self._nodes = complete_nodes(written, options.families, options.pod_cidrs, options.node_cidrs)
         for name, node in self._nodes.items():
@@ -238,6 +239,13 @@ class _Expansion:
         self._rejected += [locate(r, self._documents[oid]) for r in rejected]
         return value
 
+    def _invented_nodes(self) -> list[Node]:
+        names = self._mentioned_nodes() or [INVENTED_NODE]
+        wanted = self._options.families or (Family.V4,)
+        whole = tuple(c for c in self._options.pod_cidrs if c.family in wanted)
+        # The only node has the whole block: a folder of a thousand pods must not fill it.
+        return [Node(name, Labels({HOSTNAME_LABEL: name}), pod_cidrs=whole if len(names) == 1 else ()) for name in names]
+
     def _mentioned_nodes(self) -> list[str]:
         names: set[str] = set()
         for oid in self._of("Pod", *WORKLOADS):
@@ -265,7 +273,8 @@ class _Expansion:
                 continue
             path = ("spec", "template", *item.path)
             located = locate(Rejected(document.kind, item.namespace, document.name, path, item.reason), document)
-            if located not in self._rejected:
+            if located not in self._told:
+                self._told.add(located)
                 self._rejected.append(located)
 
     def _store_pod(self, key: Key, data: Mapping[str, Any], draft: _Draft) -> None:

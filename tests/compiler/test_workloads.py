@@ -179,6 +179,12 @@ def test_without_nodes_one_is_invented() -> None:
     assert world.nodes["node"].addresses == (parse_address("192.0.2.2"),)
 
 
+def test_the_invented_node_has_room_for_a_thousand_pods() -> None:
+    world = expand([Document({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{i}"}}) for i in range(1000)])
+    assert world.rejected == ()
+    assert len({p.addresses for p in world.pods.values()}) == 1000
+
+
 def test_without_nodes_those_that_pods_mention_are_invented() -> None:
     world = expand(documents(pod("a", "{nodeName: n8}"), pod("b", "{nodeName: n9}")))
     assert placed(world) == [("n8", ["10.244.0.2"], "Running"), ("n9", ["10.244.1.2"], "Running")]
