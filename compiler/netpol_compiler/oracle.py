@@ -158,7 +158,8 @@ def _rule_allows(
     peers: tuple[Peer | None, ...] = (None,) if rule.peers is None else rule.peers
     ports: tuple[Port | None, ...] = (None,) if rule.ports is None else rule.ports
     return any(
-        _peer_matches(cluster, policy, each_peer, peer, peer_address) and _port_matches(port, each_peer, connection, target)
+        _peer_matches(cluster, policy, each_peer, peer, peer_address)
+        and _port_matches(port, rule.direction, each_peer, connection, target)
         for each_peer in peers  # point 4: two peers are an OR
         for port in ports
     )
@@ -189,7 +190,7 @@ def _namespace_labels(cluster: Cluster, name: str) -> Labels:
     return Labels({**(namespace.labels if namespace else {}), NAMESPACE_NAME_LABEL: name})
 
 
-def _port_matches(port: Port | None, peer: Peer | None, connection: Connection, target: Pod | None) -> bool:
+def _port_matches(port: Port | None, direction: Direction, peer: Peer | None, connection: Connection, target: Pod | None) -> bool:
     """Whether one port of a rule (None: every port and protocol), next to `peer`, covers the connection."""
     if port is None:
         return True  # points 3 and 13: ICMP and every other protocol too
@@ -197,8 +198,9 @@ def _port_matches(port: Port | None, peer: Peer | None, connection: Connection, 
         return False  # point 13: a rule with ports says nothing about ICMP and other protocols
     if isinstance(port, NamedPort):
         # Point 7: a name means what the pod that is reached calls so, for ingress the selected pod, for egress the
-        # peer; towards every destination (no peers written) still a pod is needed. It never goes with an ipBlock.
-        if isinstance(peer, IPBlock) or target is None:
+        # peer; towards every destination (no peers written) still a pod is needed. The addresses of an egress
+        # ipBlock have no port names.
+        if target is None or (direction is Direction.EGRESS and isinstance(peer, IPBlock)):
             return False
         return connection.port in target.named_port(port.name, port.protocol)
     if port.is_whole_protocol:

@@ -26,14 +26,17 @@ from builders import (
     port,
     selector,
 )
+from netpol_compiler import render
+from netpol_compiler.addresses import Address
 from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler
 from netpol_compiler.lower.node import body_chain
 from netpol_compiler.lower.pods import pod_chain_name
 from netpol_compiler.objects import Cluster, Namespace, Pod, Policy
-from netpol_compiler.ruleset import Ruleset
+from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.selectors import EVERYTHING
+from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
 
 DB = pod("a", "db", ["10.0.1.2", "fd00::12"], app="db", ports=["sql:5432", "web:8080"])
 WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", tier="front", ports=["web:80"])
@@ -145,6 +148,11 @@ ROWS = [
         "point_07_name_is_the_selected_pods_number",
         ingress(allow(ports=[port("sql")])),
         ["-p tcp -m tcp --dport 5432 -g npc-allow"],
+    ),
+    (
+        "point_07_name_with_an_ip_block_is_the_selected_pods_number_too",
+        ingress(allow(block("192.0.2.0/24"), ports=[port("sql")])),
+        ["-p tcp -m tcp --dport 5432 -s 192.0.2.0/24 -g npc-allow"],
     ),
     ("point_07_unknown_name_allows_nothing", ingress(allow(ports=[port("nosuch")])), []),
     ("point_07_name_of_another_protocol_allows_nothing", ingress(allow(ports=[port("sql", protocol="UDP")])), []),
@@ -411,6 +419,37 @@ def test_the_dispatch_tree_grows_with_the_logarithm_of_the_pods(count: int, most
     local = [pod("a", f"p{i}", f"10.{i // 256 + 1}.{i % 256}.9", app="x") for i in range(count)]
     node = node_of(cluster(*local, policy("a", "deny", EVERYTHING)))
     assert longest_walk(node.ruleset, "npc-ingress", "npc-p") <= most
+
+
+SPREADS = {
+    "in a row": [f"10.0.0.{i}" for i in range(1, 251)],
+    "by chance, IPv4": [f"10.{i * 7919 % 251}.{i * 104729 % 241}.{i}" for i in range(250)],
+    "by chance, IPv6": [f"fd00::{i * 7919 % 65521:x}:{i * 104729 % 65519:x}:{i * 1299709 % 65497:x}" for i in range(1, 251)],
+    "powers of two, IPv4": [f"10.{(1 << i >> 16) & 255}.{(1 << i >> 8) & 255}.{1 << i & 255}" for i in range(24)],
+    "powers of two, IPv6": [
+        f"fd00::{(1 << i >> 48) & 65535:x}:{(1 << i >> 32) & 65535:x}:{(1 << i >> 16) & 65535:x}:{1 << i & 65535:x}"
+        for i in range(64)
+    ],
+    "a thousand": [f"10.{i // 250}.0.{i % 250}" for i in range(1000)],
+}
+
+
+@pytest.mark.parametrize("addresses", SPREADS.values(), ids=SPREADS)
+def test_no_path_is_deeper_than_nftables_follows_whatever_the_addresses_and_ports(addresses: list[str]) -> None:
+    """nftables refuses tables in which some path from FORWARD goes through more than 15 chains."""
+    local = [pod("a", f"p{i}", text, app="x") for i, text in enumerate(addresses)]
+    rules = [allow(pods(who=f"w{i % 5}"), ports=[port(i * 3 + 1)]) for i in range(1025)]
+    node = node_of(cluster(*local, policy("a", "p", EVERYTHING, ingress=rules), egress_policy("a", "q", EVERYTHING, *rules)))
+    for family in Family:
+        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
+        assert parse_iptables_restore(render.full_iptables_text(node.ruleset, family, hook)).depth(HOOK_PARENT) <= MAX_DEPTH
+
+
+def test_five_thousand_single_ports_with_other_peers_fit_the_tree() -> None:
+    rules = [allow(pods(who=f"w{i % 2}"), ports=[port(i * 3 + 1)]) for i in range(5000)]
+    node = node_of(cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules)))
+    key = next(k for k in node._bodies if k.direction is Direction.INGRESS)
+    assert longest_walk(node.ruleset, body_chain(key), "npc-allow") <= 1 + 5 * 6
 
 
 def test_pods_with_the_same_policies_share_one_body() -> None:

@@ -288,13 +288,18 @@ def test_point_07_a_name_belongs_to_one_protocol() -> None:
         assert not passes(rule, c=conn(WEB, dns, 53, "TCP"), others=(dns,))
 
 
-def test_point_07_a_name_with_an_ip_block_matches_nothing() -> None:
-    into = policy("a", "p", {"app": "db"}, ingress=[allow(block("0.0.0.0/0"), ports=[port("sql")])])
+def test_point_07_a_name_with_an_egress_ip_block_matches_nothing() -> None:
     out = egress_policy("a", "p", {"app": "web"}, allow(block("0.0.0.0/0"), ports=[port("sql")]))
-    assert not passes(into, c=conn(WEB, DB, 5432)) and not passes(out, c=conn(WEB, DB, 5432))
-    beside = policy("a", "p", {"app": "db"}, ingress=[allow(block("0.0.0.0/0"), pods(app="web"), ports=[port("sql"), port(1)])])
+    assert not passes(out, c=conn(WEB, DB, 5432))
+    beside = egress_policy("a", "p", {"app": "web"}, allow(block("0.0.0.0/0"), pods(app="db"), ports=[port("sql"), port(1)]))
     assert passes(beside, c=conn(WEB, DB, 5432)), "the pod peer of the same rule keeps its name"
-    assert passes(beside, c=conn(OUTSIDE, DB, 1)) and not passes(beside, c=conn(OUTSIDE, DB, 5432))
+    assert passes(beside, c=conn(WEB, OUTSIDE, 1)) and not passes(beside, c=conn(WEB, OUTSIDE, 5432))
+
+
+def test_point_07_a_name_with_an_ingress_ip_block_is_the_selected_pods_number() -> None:
+    into = policy("a", "p", {"app": "db"}, ingress=[allow(block("192.0.2.0/24"), ports=[port("sql")])])
+    assert passes(into, c=conn(OUTSIDE, DB, 5432)) and not passes(into, c=conn(OUTSIDE, DB, 5433))
+    assert not passes(into, c=conn(WEB, DB, 5432)), "the block still decides who"
 
 
 # -- 8: who is a pod ---------------------------------------------------------------------------------

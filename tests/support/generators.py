@@ -153,6 +153,11 @@ def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     places = [(texts[0], "") for texts in held if texts]
     places += [(addresses[family], name) for name, addresses in NODES.items()] + [(texts[family], "") for texts in OUTSIDE]
     (source, source_node), (target, target_node) = draw(st.sampled_from(places)), draw(st.sampled_from(places))
+    named = [c for p in cluster.pods.values() if any(a.text == target for a in p.addresses) for c in p.ports if c.name]
+    if named and draw(st.booleans()):
+        # Named ports meet only when address, protocol and number all agree: by chance alone that is too rare.
+        aim = draw(st.sampled_from(named))
+        return Connection(address(source), address(target), aim.protocol, aim.port, source_node, target_node)
     protocol: Protocol | None = draw(st.sampled_from([None, *PROTOCOLS]))
     port = None if protocol is None else draw(st.sampled_from(sorted({*PORTS, 2, 8079, 8081})))
     return Connection(address(source), address(target), protocol, port, source_node, target_node)

@@ -2,7 +2,7 @@
 
     body            peers that may use every port; egress endpoints; then one part per protocol
     part, small     `-p tcp --dport 8080 <peers> -g npc-allow`, one rule per peer (at most FEW) or one union set
-    part, large     a tree over port ranges, fan-out FAN, so that the cost grows with its logarithm
+    part, large     a tree over port ranges, LEVELS deep at most, so that the cost grows with its logarithm
 
 Pods with the same bundle share one body. A body allows by going to npc-allow, which marks; a packet that comes
 back unmarked is refused by the pod's own chain. Provenance is in the comments.
@@ -10,6 +10,7 @@ back unmarked is refused by the pod's own chain. Provenance is in the comments.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +39,10 @@ LINEAR = 8
 """Rules of a protocol that are tried in turn; more are found by a tree over ports."""
 
 FAN = 4
-"""Children of a tree's chain at most."""
+"""Children of a tree's chain, as long as LEVELS suffice."""
+
+LEVELS = 5
+"""Chains on a path through a port tree at most; see `dispatch` for why there is a limit."""
 
 Numbers = Mapping[NamedPort, tuple[int, ...]]
 """What each named port means on the selected pods of this bundle."""
@@ -124,23 +128,24 @@ class _BodyBuilder:
         if len(lines) <= LINEAR:
             return lines
         segments = sorted((first, last, group) for group in groups for first, last in group.ranges)
-        return [text.rule(text.ports(protocol, ((0, 65535),)), goto=self._tree(protocol, segments))]
+        fan = next(fan for fan in itertools.count(FAN) if fan**LEVELS >= len(segments))
+        return [text.rule(text.ports(protocol, ((0, 65535),)), goto=self._tree(protocol, segments, fan))]
 
-    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Group]]) -> str:
+    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Group]], fan: int) -> str:
         """A chain that finds the segment of a port; returns its name."""
         first, last = segments[0][0], segments[-1][1]
         name = chain_name("pt", protocol.value, [self._name, protocol.value, first, last])
         lines: list[str] = []
-        if len(segments) <= FAN:
+        if len(segments) <= fan:
             for low, high, group in segments:
                 match = text.ports(protocol, ((low, high),))
                 lines += self._allow(match, group.peers, group.whys, self._group_id(protocol, group))
         else:
-            step = -(-len(segments) // FAN)
+            step = -(-len(segments) // fan)
             for start in range(0, len(segments), step):
                 part = segments[start : start + step]
                 match = text.ports(protocol, ((part[0][0], part[-1][1]),))
-                lines.append(text.rule(match, goto=self._tree(protocol, part)))
+                lines.append(text.rule(match, goto=self._tree(protocol, part, fan)))
         self._out.chains[name] = tuple(lines)
         return name
 
