@@ -15,8 +15,8 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from netpol_lab.client import LabClient, can_run
-from packets import Manifest, namespace, node, pod, see_packets, service
+from netpol_lab.client import LabClient
+from packets import Manifest, namespace, node, own_lab_folder, pod, see_packets, service
 
 COMMON = (("", 8081, "TCP"), ("", 8085, "TCP"))
 SERVER_PORTS = (("http", 8080, "TCP"), ("other", 9090, "TCP"), ("names", 5353, "UDP"), ("signal", 9999, "SCTP"), *COMMON)
@@ -45,18 +45,15 @@ def base() -> list[Manifest]:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[LabClient]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabClient]:
     """The lab of all packet tests: dual stack, host-gw, nft."""
-    reason = can_run()
-    if reason is not None:
-        pytest.skip(f"no lab here: {reason}")
-    client = LabClient("kernel-tests")
-    client.down()
-    client.up(base(), network="host-gw", backend="nft", family="dual")
-    try:
-        yield client
-    finally:
-        client.down()
+    with own_lab_folder(tmp_path_factory.mktemp("labs")):
+        client = LabClient("kernel-tests")
+        client.up(base(), network="host-gw", backend="nft", family="dual")
+        try:
+            yield client
+        finally:
+            client.down()
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.kernel
+
 
 def test_point_01_before_any_policy_everything_passes(see):
     see("""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.kernel
+
 
 def test_point_06_except_cuts_from_its_own_block(policy, see):
     policy("""

@@ -6,6 +6,8 @@ import pytest
 
 from packets import pod
 
+pytestmark = pytest.mark.kernel
+
 OLD = ("10.244.2.77", "fd00:10:244:2::77")
 PORT = (("", 7070, "TCP"),)
 

@@ -7,6 +7,8 @@ import pytest
 from packets import pod
 from talk import Conversation
 
+pytestmark = pytest.mark.kernel
+
 CUT_SECONDS = 3.0
 """SEMANTICS 12: within this time."""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from netpol_lab.client import LabClient
 
@@ -14,6 +18,14 @@ PortList = tuple[tuple[str, int, str], ...]
 
 BOTH, IPV4, IPV6 = (4, 6), (4,), (6,)
 _LINE = re.compile(r"(\S+) +-> +(\S+) +(\S+) +(allowed|refused)(?: +(ipv4|ipv6))?(?: +#.*)?")
+
+
+@contextmanager
+def own_lab_folder(folder: Path) -> Iterator[None]:
+    """Labs live in `folder` inside: never among those of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPCTL_LAB_DIR", str(folder))
+        yield
 
 
 def node(name: str, addresses: tuple[str, ...], blocks: tuple[str, ...]) -> Manifest:
