@@ -200,6 +200,11 @@ def test_egress_rule_to_exact_text(written: Policy, expected: list[str]) -> None
     assert lowered(written, direction=Direction.EGRESS).rules == expected
 
 
+def test_point_03_missing_and_empty_lists_are_told_apart_down_to_the_rules() -> None:
+    assert lowered(ingress()).rules == []
+    assert lowered(ingress(allow())).rules == ["-g npc-allow"]
+
+
 # -- 1: isolation ------------------------------------------------------------------------------------
 
 
@@ -342,6 +347,13 @@ def test_a_pods_chain_from_top_to_bottom() -> None:
     ]
 
 
+def test_point_11_rules_stand_in_the_filter_tables_forward_hook_behind_dnat() -> None:
+    node = node_of(cluster(*BASE, ingress()))
+    lines = render.full_iptables_text(node.ruleset, Family.V4, [f"-I {HOOK_PARENT} 1 {HOOK_RULE}"]).splitlines()
+    assert [line for line in lines if line.startswith("*")] == ["*filter"]
+    assert [line for line in lines if not line.startswith(("*", ":npc-", "-A npc-", "COMMIT"))] == ["-I FORWARD 1 -j npc-forward"]
+
+
 # -- 12 to 16 ----------------------------------------------------------------------------------------
 
 
@@ -426,10 +438,7 @@ SPREADS = {
     "by chance, IPv4": [f"10.{i * 7919 % 251}.{i * 104729 % 241}.{i}" for i in range(250)],
     "by chance, IPv6": [f"fd00::{i * 7919 % 65521:x}:{i * 104729 % 65519:x}:{i * 1299709 % 65497:x}" for i in range(1, 251)],
     "powers of two, IPv4": [f"10.{(1 << i >> 16) & 255}.{(1 << i >> 8) & 255}.{1 << i & 255}" for i in range(24)],
-    "powers of two, IPv6": [
-        f"fd00::{(1 << i >> 48) & 65535:x}:{(1 << i >> 32) & 65535:x}:{(1 << i >> 16) & 65535:x}:{1 << i & 65535:x}"
-        for i in range(64)
-    ],
+    "powers of two, IPv6": [Address(6, (0xFD << 120) + (1 << i)).text for i in range(64)],
     "a thousand": [f"10.{i // 250}.0.{i % 250}" for i in range(1000)],
 }
 
