@@ -14,7 +14,8 @@ _Ends = Annotated[
     typer.Option("--from", metavar="PLACE", help="A place to come from: pod/X, NS/X, svc/X, node/X, an address. Repeatable."),
 ]
 _Goals = Annotated[
-    list[str] | None, typer.Option("--to", metavar="PLACE", help="A place to go to: pod/X, NS/X, svc/X, node/X, an address. Repeatable.")
+    list[str] | None,
+    typer.Option("--to", metavar="PLACE", help="A place to go to: pod/X, NS/X, svc/X, node/X, an address. Repeatable."),
 ]
 
 

@@ -15,7 +15,9 @@ lab = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Network = Annotated[str, typer.Option("--network", metavar="KIND", help="host-gw, vxlan or routed: how pods of two nodes reach each other.")]
+_Network = Annotated[
+    str, typer.Option("--network", metavar="KIND", help="host-gw, vxlan or routed: how pods of two nodes reach each other.")
+]
 _Backend = Annotated[str, typer.Option("--backend", metavar="KIND", help="nft or legacy: which iptables the agents use.")]
 _Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="ipv4, ipv6 or dual.")]
 _Limit = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait until what is asked is in force.")]
@@ -33,8 +35,12 @@ def up(
     network: _Network = "host-gw",
     backend: _Backend = "nft",
     family: _Family = "ipv4",
-    established: Annotated[str, typer.Option("--established", help="cut or keep: connections that a new policy refuses.")] = "cut",
-    accept: Annotated[str, typer.Option("--accept", help="return or accept: what the agents do with allowed packets.")] = "return",
+    established: Annotated[
+        str, typer.Option("--established", help="cut or keep: connections that a new policy refuses.")
+    ] = "cut",
+    accept: Annotated[
+        str, typer.Option("--accept", help="return or accept: what the agents do with allowed packets.")
+    ] = "return",
     name: options.LabName = "default",
     limit: _Limit = 60.0,
     output: options.Output = Format.TABLE,
@@ -42,12 +48,26 @@ def up(
     """Start a lab in the background; returns when its pods answer and every agent has the policies in force."""
     from npctl.lab_commands import up as run
 
-    run(name, files or [], output, network=network, backend=backend, family=family, established=established, accept=accept, limit=limit)
+    run(
+        name,
+        files or [],
+        output,
+        network=network,
+        backend=backend,
+        family=family,
+        established=established,
+        accept=accept,
+        limit=limit,
+    )
 
 
 @lab.command()
 def apply(
-    files: options.Files = None, wait: _Wait = True, name: options.LabName = "default", limit: _Limit = 30.0, output: options.Output = Format.TABLE
+    files: options.Files = None,
+    wait: _Wait = True,
+    name: options.LabName = "default",
+    limit: _Limit = 30.0,
+    output: options.Output = Format.TABLE,
 ) -> None:
     """Create or change objects. Files with a mistake change nothing."""
     from npctl.lab_commands import apply as run
@@ -57,7 +77,11 @@ def apply(
 
 @lab.command()
 def delete(
-    files: options.Files = None, wait: _Wait = True, name: options.LabName = "default", limit: _Limit = 30.0, output: options.Output = Format.TABLE
+    files: options.Files = None,
+    wait: _Wait = True,
+    name: options.LabName = "default",
+    limit: _Limit = 30.0,
+    output: options.Output = Format.TABLE,
 ) -> None:
     """Delete the objects that the files name."""
     from npctl.lab_commands import delete as run
@@ -83,7 +107,9 @@ def label(
 
 @lab.command()
 def get(
-    kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="pods, nodes, services, namespaces, networkpolicies, all.")] = "all",
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND[/NAME]", help="pods, nodes, services, namespaces, networkpolicies, all.")
+    ] = "all",
     object_name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this one.")] = None,
     namespace: options.OptionalNamespace = None,
     all_namespaces: options.AllNamespaces = False,
@@ -99,7 +125,9 @@ def get(
 @lab.command()
 def connect(
     source: Annotated[str, typer.Argument(metavar="SRC", help="NAMESPACE/POD, node/NAME, host/ADDRESS.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="The same, svc/NAMESPACE/NAME, an address, or a name in DNS.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="The same, svc/NAMESPACE/NAME, an address, or a name in DNS.")
+    ],
     port: options.OnPort = None,
     limit: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Silence for so long is a refusal.")] = 1.0,
     path: Annotated[str, typer.Option("--path", help="What to ask a web server for.")] = "/",
@@ -114,7 +142,9 @@ def connect(
 
 @lab.command()
 def matrix(
-    namespace: Annotated[list[str] | None, typer.Option("--namespace", "-n", metavar="NS", help="Only these namespaces. Repeatable.")] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option("--namespace", "-n", metavar="NS", help="Only these namespaces. Repeatable.")
+    ] = None,
     limit: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Silence for so long is a refusal.")] = 1.0,
     name: options.LabName = "default",
     output: options.Output = Format.TABLE,
@@ -171,7 +201,10 @@ def run_(
     network: _Network = "host-gw",
     backend: _Backend = "nft",
     family: _Family = "ipv4",
-    simulate: Annotated[bool, typer.Option("--simulate", help="No packets: walk them through the rendered rules. For machines that forbid namespaces.")] = False,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="No packets: walk them through the rendered rules. For machines that forbid namespaces."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up at the end.")] = False,
     name: Annotated[str | None, typer.Option("--name", metavar="LAB", help="The lab's name. Default: one of its own.")] = None,
     output: options.Output = Format.TABLE,

@@ -49,7 +49,7 @@ class DnsView:
 
 def dns_servers(cluster: Cluster) -> tuple[Pod, ...]:
     """The pods that listen on 53/UDP and are addresses for policies."""
-    return tuple(p for p in cluster.pods.values() if p.is_endpoint and any(c.port == DNS_PORT and c.protocol is Protocol.UDP for c in p.ports))
+    return tuple(p for p in cluster.pods.values() if p.is_endpoint and any(c[1:] == (Protocol.UDP, DNS_PORT) for c in p.ports))
 
 
 def look(policies: Iterable[CompiledPolicy], sets: Mapping[str, AddressSet], cluster: Cluster) -> DnsView:
@@ -109,4 +109,5 @@ def _towards(rule: CompiledRule, sets: Mapping[str, AddressSet]) -> str:
 
 def trap_words(policy: Key, index: int, towards: str, view: DnsView) -> str:
     """The trap in one sentence."""
-    return f"{policy} {rule_words(Direction.EGRESS, index)} opens port 53 only towards {towards}, and {view.where}: name lookups fail"
+    rule = f"{policy} {rule_words(Direction.EGRESS, index)}"
+    return f"{rule} opens port 53 only towards {towards}, and {view.where}: name lookups fail"

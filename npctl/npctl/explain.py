@@ -94,7 +94,7 @@ def explain(state: State, pod: Pod) -> Explanation:
 
 def _pod_notes(pod: Pod) -> Iterator[Note]:
     if pod.host_network:
-        yield Note("host-network", "this pod is on its node's network: no policy selects it, and to others it is the node's address")
+        yield Note("host-network", "it is on its node's network: no policy selects it, and to others it is the node's address")
     elif pod.phase in ("Succeeded", "Failed"):
         yield Note("over", f"this pod is over ({pod.phase}): no policy selects it, and its address is nobody's")
     elif not pod.addresses:
@@ -114,8 +114,8 @@ def _side_notes(
         if services:
             yield Note(
                 "source-nat",
-                f"connections from outside through the node ports of {', '.join(services)} arrive with a node's address, not the client's"
-                " (unless externalTrafficPolicy is Local): the ipBlocks above are compared with that",
+                f"connections from outside through the node ports of {', '.join(services)} arrive with a node's address, not the"
+                " client's (unless externalTrafficPolicy is Local): the ipBlocks above are compared with that",
             )
 
 

@@ -121,7 +121,8 @@ def _side_line(side: SideVerdict) -> str:
     if side.reason is Reason.RULE and side.rule_index is not None:
         return f"allowed by {side.policy} {rule_words(side.direction, side.rule_index)}{where}"
     if side.reason is Reason.DEFAULT_DENY:
-        return f"{paint('refused', Colour.RED)}: {side.pod} is isolated by {key_list(side.isolating)}, and no rule of theirs allows it{where}"
+        word = paint("refused", Colour.RED)
+        return f"{word}: {side.pod} is isolated by {key_list(side.isolating)}, and no rule of theirs allows it{where}"
     return f"{'allowed' if side.allowed else 'refused'}: {side.words}"
 
 

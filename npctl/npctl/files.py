@@ -49,7 +49,9 @@ def read(paths: list[str]) -> Documents:
     if rejected:
         raise bad_input([*rejected, *_unknown_kinds(documents)])
     if not documents:
-        raise CommandError(ExitCode.BAD_INPUT, f"{_sources(paths)}: there is no Kubernetes object in it", "name other files with -f")
+        raise CommandError(
+            ExitCode.BAD_INPUT, f"{_sources(paths)}: there is no Kubernetes object in it", "name other files with -f"
+        )
     current, replaced = _last_wins(documents)
     return Documents(current, replaced, _sources(paths))
 
@@ -71,10 +73,10 @@ def replaced_lines(documents: Documents) -> list[str]:
     for old, _ in documents.replaced:
         lost.setdefault(identity(old), []).append(old)
     lines = []
-    for key, old in lost.items():
+    for key, earlier in lost.items():
         kind, namespace, name = key
         who = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-        where = ", ".join(place(d) for d in old)
+        where = ", ".join(place(d) for d in earlier)
         lines.append(f"{place(documents.current[key])}: {who} replaces the one of {where} (the last one counts)")
     return lines
 

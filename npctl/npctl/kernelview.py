@@ -43,10 +43,11 @@ def pod_rules(state: State, pod: Pod) -> dict[str, Any]:
             names = _reachable(all_chains, [pod_chain_name(pod.key, d) for d in DIRECTIONS])
             chains[str(int(family))] = {n: list(all_chains[n]) for n in names}
             sets |= {s for n in names for rule in all_chains[n] for s in _SET.findall(rule)}
+    known = [ruleset.sets[n] for n in sorted(sets & set(ruleset.sets))]
     return {
         "node": pod.node,
         "chains": chains,
-        "sets": {n: {"type": ruleset.sets[n].type, "members": sorted(ruleset.sets[n].members)} for n in sorted(sets & set(ruleset.sets))},
+        "sets": {s.name: {"type": s.type, "members": sorted(s.members)} for s in known},
     }
 
 

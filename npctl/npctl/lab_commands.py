@@ -117,7 +117,8 @@ def label(name: str, target: str, words: list[str], namespace: str, output: Form
     kind = kind_of(kind_text)
     labels = parse_labels(words)
     with lab_errors():
-        done = LabClient(name).label(kind, object_name, labels, namespace=namespace if kind == "Pod" else "", wait=wait, limit=limit)
+        where = namespace if kind == "Pod" else ""
+        done = LabClient(name).label(kind, object_name, labels, namespace=where, wait=wait, limit=limit)
     if output.is_data:
         emit(done, output)
         return
@@ -176,16 +177,25 @@ def _show_seen(seen: list[dict[str, Any]], output: Format) -> None:
     if output.is_data:
         emit({"connections": seen}, output)
         return
-    rows: list[list[Cell]] = [
-        [s["source"], s["destination"], s["port"] or "icmp", s["destination_address"] or "", (s["verdict"], _COLOURS.get(s["verdict"])), _answer(s)]
-        for s in seen
-    ]
-    for line in table(["FROM", "TO", "PORT", "ADDRESS", "VERDICT", "ANSWER"], rows):
+    for line in table(["FROM", "TO", "PORT", "ADDRESS", "VERDICT", "ANSWER"], map(_seen_row, seen)):
         say(line)
 
 
+def _seen_row(seen: Mapping[str, Any]) -> list[Cell]:
+    verdict = (seen["verdict"], _COLOURS.get(seen["verdict"]))
+    return [
+        seen["source"],
+        seen["destination"],
+        seen["port"] or "icmp",
+        seen["destination_address"] or "",
+        verdict,
+        _answer(seen),
+    ]
+
+
 def _answer(seen: Mapping[str, Any]) -> str:
-    words = {"data": f"answered by {seen.get('answered') or 'the server'}", "reset": "reset: nothing listens there", "none": "none"}
+    server = seen.get("answered") or "the server"
+    words = {"data": f"answered by {server}", "reset": "reset: nothing listens there", "none": "none"}
     text = words.get(str(seen["answer"]), str(seen["answer"] or ""))
     if seen["verdict"] == "error":
         return str(seen.get("detail") or text)
@@ -257,14 +267,15 @@ def status(name: str, output: Format) -> None:
 
 
 def _show_status(found: Mapping[str, Any]) -> None:
-    say(f"lab {found['name']}: network {found['network']}, iptables {found['backend']}, {found['family']}, revision {found['revision']}")
+    say("lab {name}: network {network}, iptables {backend}, {family}, revision {revision}".format_map(found))
     rows: list[list[Cell]] = []
     for node in found["nodes"]:
         report, lags = node.get("report") or {}, found["lagging"].get(node["name"])
         state: Cell = (f"lags: {lags}", Colour.RED) if lags else ("in force", Colour.GREEN)
         sizes = report.get("sizes") or {}
-        rules = sum((sizes.get("rules") or {}).values())
-        rows.append([node["name"], ", ".join(node["addresses"]), str(report.get("ir_revision", "")), str(rules), str(sizes.get("sets", 0)), state])
+        rules, sets = sum((sizes.get("rules") or {}).values()), sizes.get("sets", 0)
+        revision = report.get("ir_revision", "")
+        rows.append([node["name"], ", ".join(node["addresses"]), f"{revision}", f"{rules}", f"{sets}", state])
     for line in table(["NODE", "ADDRESSES", "IR", "RULES", "SETS", "POLICIES"], rows):
         say(line)
     for problem in found.get("problems", ()):

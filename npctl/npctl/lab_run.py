@@ -18,15 +18,15 @@ from npctl.output import Cell, Colour, Format, emit, paint, say, table
 SIMULATED = "simulated"
 
 
-def run(path: str, output: Format, *, network: str, backend: str, family: str, simulate: bool, keep: bool, name: str | None) -> None:
-    """Run and print; exits with 1 when anything differs."""
-    check_choices(network=network, backend=backend, family=family)
+def run(path: str, output: Format, *, simulate: bool, keep: bool, name: str | None, **options: str) -> None:
+    """Run and print; exits with 1 when anything differs. `options`: network, backend, family."""
+    check_choices(**options)
     began = time.monotonic()
     with lab_errors(), progress_line() as progress:
         if simulate:
-            rows = _simulate(Path(path), network, family, progress)
+            rows = _simulate(Path(path), options["network"], options["family"], progress)
         else:
-            rows = _send(Path(path), name or f"run-{os.getpid()}", keep, progress, network=network, backend=backend, family=family)
+            rows = _send(Path(path), name or f"run-{os.getpid()}", keep, progress, **options)
     seconds = time.monotonic() - began
     differing = [r for r in rows if not r.as_expected]
     if output.is_data:

@@ -76,5 +76,3 @@ def _list_checks(output: Format) -> None:
         return
     for line in table(["CODE", "SEVERITY", "FINDS"], [[c.code, c.severity.value, c.title] for c in _in_order()]):
         say(line)
-
-

@@ -12,13 +12,17 @@ from netpol_compiler.fields import Path
 from netpol_compiler.ir import AddressSet, SetSpec
 from netpol_compiler.kinds import Direction
 from netpol_compiler.names import address_set_name
-from netpol_compiler.objects import IPBlock, Key, NamedPort, Peer, Pod, PodPeer, Port, PortRange, Rule
+from netpol_compiler.objects import ContainerPort, IPBlock, NamedPort, Peer, Pod, PodPeer, Port, PortRange, Rule
 from netpol_compiler.parse_policy import host_bits
 from npctl import dnsview
 from npctl.dnsview import DnsState, DnsView
 from npctl.lint_model import Hit, Severity, Subject, check
 from npctl.words import key_list
 
+_DNS_REMEDY = (
+    "add an egress rule to namespaceSelector kubernetes.io/metadata.name=kube-system with podSelector k8s-app=kube-dns,"
+    " ports 53 UDP and TCP"
+)
 PEERS_FIELD = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 
 
@@ -26,34 +30,38 @@ def rule_path(rule: Rule, *more: str | int) -> Path:
     return ("spec", rule.direction.value, rule.index, *more)
 
 
-def _dns(subject: Subject) -> tuple[DnsView, list[Key]]:
-    """What all policies together say about DNS, for each distinct bundle of policies; the worst one, and the pods."""
+def _dns(subject: Subject) -> DnsView:
+    """What all policies together say about DNS, for each distinct bundle of policies; the worst one."""
     if Direction.EGRESS not in subject.policy.directions:
-        return DnsView(DnsState.OPEN), []
+        return DnsView(DnsState.OPEN)
     state = subject.state
     bundles = {tuple(p.key for p in state.judge.policies_for(pod, Direction.EGRESS)) for pod in subject.selected()}
     order = (DnsState.TRAPPED, DnsState.SHUT, DnsState.DENY_ALL, DnsState.OPEN)
-    views = [dnsview.look([state.ir.policies[k] for k in keys], state.ir.sets, state.cluster) for keys in bundles or {(subject.key,)}]
-    worst = min(views, key=lambda v: order.index(v.state))
-    return worst, [p.key for p in subject.selected()]
+    together = [[state.ir.policies[k] for k in keys] for keys in sorted(bundles or {(subject.key,)})]
+    views = [dnsview.look(policies, state.ir.sets, state.cluster) for policies in together]
+    return min(views, key=lambda v: order.index(v.state))
 
 
 @check("NP001", Severity.WARNING, "port 53 open only towards pods among which is no DNS server (the DNS trap)")
 def dns_trap(subject: Subject) -> Iterator[Hit]:
-    view, _ = _dns(subject)
+    view = _dns(subject)
     for policy, index, towards in view.rules:
         if policy == subject.key:
             message = f"opens port 53 only towards {towards}, and {view.where}: name lookups of the selected pods fail"
-            remedy = "add an egress rule to namespaceSelector kubernetes.io/metadata.name=kube-system, podSelector k8s-app=kube-dns, ports 53 UDP and TCP"
+            remedy = _DNS_REMEDY
             yield ("spec", "egress", index), message, remedy
 
 
 @check("NP002", Severity.WARNING, "egress isolated, some of it allowed, but port 53 nowhere: no name lookups")
 def dns_shut(subject: Subject) -> Iterator[Hit]:
-    view, _ = _dns(subject)
+    view = _dns(subject)
     if view.state is DnsState.SHUT and subject.policy.rules_of(Direction.EGRESS):
         message = "no egress rule of any policy of these pods opens port 53/udp to a DNS server: name lookups fail"
-        yield ("spec", "egress"), message, "add an egress rule for ports 53 UDP and TCP to the DNS server, unless names are not used"
+        yield (
+            ("spec", "egress"),
+            message,
+            "add an egress rule for ports 53 UDP and TCP to the DNS server, unless names are not used",
+        )
 
 
 @check("NP003", Severity.WARNING, "podSelector of the policy selects no pod")
@@ -109,7 +117,8 @@ def _index_of(peer: Peer, rule: Rule, written: Any) -> int:
     from netpol_compiler.parse_policy import parse_policy
 
     for index, item in enumerate(written if isinstance(written, list) else ()):
-        spec = {"podSelector": {}, rule.direction.value: [{PEERS_FIELD[rule.direction]: [item]}], "policyTypes": [rule.direction.api_name]}
+        rules = [{PEERS_FIELD[rule.direction]: [item]}]
+        spec = {"podSelector": {}, rule.direction.value: rules, "policyTypes": [rule.direction.api_name]}
         policy, _ = parse_policy({"metadata": {"name": "x"}, "spec": spec})
         if policy is not None and policy.rules and policy.rules[0].peers == (peer,):
             return index
@@ -151,10 +160,11 @@ def nobody_listens(subject: Subject) -> Iterator[Hit]:
             if _is_dns(port) and rule.direction is Direction.EGRESS:
                 continue  # NP001 says it better
             if not any(_listens(p, port) for p in pods):
-                have = ", ".join(sorted({f"{c.port}/{c.protocol.value}" + (f" ({c.name})" if c.name else "") for p in pods for c in p.ports}))
+                have = ", ".join(sorted({_container_port_text(c) for p in pods for c in p.ports}))
                 whose = "the selected pods" if rule.direction is Direction.INGRESS else "the peers"
                 message = f"none of {whose} declares {_port_text(port)}; they declare {have}"
-                yield _port_path(subject, rule, port), message, "policies see the pod's port, not the Service's: write the containerPort"
+                remedy = "policies see the pod's port, not the Service's: write the containerPort"
+                yield _port_path(subject, rule, port), message, remedy
 
 
 def _destinations(subject: Subject, rule: Rule) -> list[Pod]:
@@ -174,6 +184,10 @@ def _listens(pod: Pod, port: Port) -> bool:
     if isinstance(port, NamedPort):
         return bool(pod.named_port(port.name, port.protocol))
     return any(port.contains(c.protocol, c.port) for c in pod.ports)
+
+
+def _container_port_text(port: ContainerPort) -> str:
+    return f"{port.port}/{port.protocol.value}" + (f" ({port.name})" if port.name else "")
 
 
 def _port_text(port: Port) -> str:
@@ -211,13 +225,15 @@ def not_understood(subject: Subject) -> Iterator[Hit]:
 @check("NP008", Severity.WARNING, "host bits set in a cidr")
 def cidr_host_bits(subject: Subject) -> Iterator[Hit]:
     for path, text, network in host_bits(subject.document.data):
-        yield path, f"{text} has host bits set and means {network}", f"write {network}, or {text.partition('/')[0]}/{network.family.bits} for one address"
+        one = f"{text.partition('/')[0]}/{network.family.bits}"
+        yield path, f"{text} has host bits set and means {network}", f"write {network}, or {one} for one address"
 
 
 @check("NP013", Severity.WARNING, "selects pods of the host's network, which policies do not reach")
 def host_network(subject: Subject) -> Iterator[Hit]:
-    pods = [p.key for p in _pods_of(subject, subject.key.namespace) if p.host_network and subject.policy.pod_selector.matches(p.labels)]
-    if pods and subject.policy.pod_selector.requirements:
+    selector = subject.policy.pod_selector
+    pods = [p.key for p in _pods_of(subject, subject.key.namespace) if p.host_network and selector.matches(p.labels)]
+    if pods and selector.requirements:
         message = f"would select {key_list(pods)}, which use their node's network: no policy applies to them"
         yield ("spec", "podSelector"), message, "protect the node itself, or give the pod its own network"
 
@@ -226,6 +242,5 @@ def host_network(subject: Subject) -> Iterator[Hit]:
 def written_twice(subject: Subject) -> Iterator[Hit]:
     for old, new in subject.state.documents.replaced:
         if old is subject.document:
-            yield (), f"is replaced by {new.file}:{new.line_of()}, which has the same name: only the last one counts", "give it another name"
-
-
+            message = f"is replaced by {new.file}:{new.line_of()}, which has the same name: only the last one counts"
+            yield (), message, "give it another name"

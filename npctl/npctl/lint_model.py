@@ -69,8 +69,8 @@ class Subject:
 
     def selected(self) -> list[Pod]:
         """The pods that the policy selects now."""
-        pods = self.state.cluster.pods.values()
-        return [p for p in pods if p.is_endpoint and p.key.namespace == self.key.namespace and self.policy.pod_selector.matches(p.labels)]
+        mine = [p for p in self.state.cluster.pods.values() if p.is_endpoint and p.key.namespace == self.key.namespace]
+        return [p for p in mine if self.policy.pod_selector.matches(p.labels)]
 
     def rules(self, direction: Direction) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rules as written that are mappings, with their index."""
@@ -84,6 +84,8 @@ class Subject:
 Hit = tuple[Path, str, str]
 """What a check yields: the field's path, the message, the remedy."""
 
+Find = Callable[[Subject], Iterator[Hit]]
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -92,25 +94,24 @@ class Check:
     code: str
     severity: Severity
     title: str
-    find: Callable[[Subject], Iterator[Hit]]
+    find: Find
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         for path, message, remedy in self.find(subject):
             document = subject.document
             field = Rejected("", "", "", path, "").field
-            yield Finding(
-                self.code, self.severity, document.file, document.line_of(path), f"NetworkPolicy {subject.key}", field, message, remedy
-            )
+            place = (document.file, document.line_of(path), f"NetworkPolicy {subject.key}")
+            yield Finding(self.code, self.severity, *place, field, message, remedy)
 
 
 CHECKS: dict[str, Check] = {}
 """Every check by its code, in the order of definition."""
 
 
-def check(code: str, severity: Severity, title: str) -> Callable[[Callable[[Subject], Iterator[Hit]]], Callable[[Subject], Iterator[Hit]]]:
+def check(code: str, severity: Severity, title: str) -> Callable[[Find], Find]:
     """Register a check; `title` is what it finds, for `npctl lint --codes` and docs/cli.md."""
 
-    def register(find: Callable[[Subject], Iterator[Hit]]) -> Callable[[Subject], Iterator[Hit]]:
+    def register(find: Find) -> Find:
         CHECKS[code] = Check(code, severity, title, find)
         return find
 

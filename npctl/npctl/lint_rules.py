@@ -35,7 +35,8 @@ def duplicates(subject: Subject) -> Iterator[Hit]:
         for number, rule in rules.items():
             for field in (PEERS_FIELD[direction], "ports"):
                 for index, first in _repeats(rule.get(field)):
-                    yield ("spec", direction.value, number, field, index), f"is the same as {field}[{first}]", "remove one of them"
+                    path = ("spec", direction.value, number, field, index)
+                    yield path, f"is the same as {field}[{first}]", "remove one of them"
 
 
 def _allows_all(rule: Rule) -> bool:
@@ -62,7 +63,8 @@ def _shadowing(subject: Subject, direction: Direction) -> Policy | None:
     """A policy that allows everything in `direction` to every pod that this one selects."""
     pods = subject.selected()
     for key, other in sorted(subject.state.cluster.policies.items()):
-        if key == subject.key or key.namespace != subject.key.namespace or not any(_allows_all(r) for r in other.rules_of(direction)):
+        beside = key != subject.key and key.namespace == subject.key.namespace
+        if not beside or not any(_allows_all(r) for r in other.rules_of(direction)):
             continue
         if pods and all(other.pod_selector.matches(p.labels) for p in pods):
             return other
@@ -74,7 +76,7 @@ def named_port_of_block(subject: Subject) -> Iterator[Hit]:
     for rule in subject.policy.rules_of(Direction.EGRESS):
         names = [p.name for p in rule.ports or () if isinstance(p, NamedPort)]
         if names and any(isinstance(p, IPBlock) for p in rule.peers or ()):
-            message = f"port {', '.join(names)} is a name, and addresses have no named ports: towards the ipBlock it matches nothing"
+            message = f"port {', '.join(names)} is a name, and addresses have none: towards the ipBlock it matches nothing"
             yield rule_path(rule, "ports"), message, "write the number"
 
 
@@ -84,7 +86,7 @@ def denies_all(subject: Subject) -> Iterator[Hit]:
         if direction in subject.policy.directions and not subject.policy.rules_of(direction):
             also = ", name lookups too" if direction is Direction.EGRESS else ""
             message = f"refuses all {direction.value} of what it selects{also} (unless another policy allows it)"
-            yield ("spec", "policyTypes"), message, f"nothing to do if that is meant; `{direction.value}: [{{}}]` allows everything"
+            yield ("spec", "policyTypes"), message, f"nothing, if that is meant; `{direction.value}: [{{}}]` allows everything"
 
 
 @check("NP015", Severity.WARNING, "rules of a direction that policyTypes leaves out")

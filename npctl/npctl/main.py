@@ -17,8 +17,8 @@ from typing import Annotated
 import typer
 
 from npctl import commands_files, commands_lab, commands_run
-from npctl.errors import CommandError, ExitCode
-from npctl.output import fail, hint
+from npctl.errors import CommandError
+from npctl.output import fail, finish, hint
 
 _HELP = """NetworkPolicies, from YAML to packets: what they mean, who may talk to whom, and why a packet passes or not.
 
@@ -51,7 +51,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _everywhere(
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, also on a terminal (as NO_COLOR=1). Goes anywhere.")] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours, also on a terminal (as NO_COLOR=1). Goes anywhere.")
+    ] = False,
     _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     if no_color:
@@ -69,9 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
         if error.remedy:
             hint(error.remedy)
         sys.exit(int(error.code))
-    except BrokenPipeError:  # `npctl ... | head` is no fault
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(int(ExitCode.OK))
+    finally:
+        finish()
 
 
 def _colour_first(words: list[str]) -> list[str]:

@@ -45,7 +45,13 @@ class Cell:
 
 
 def run(
-    files: list[str], namespace: str | None, selector: str | None, port: str | None, source: list[str], to: list[str], output: Format
+    files: list[str],
+    namespace: str | None,
+    selector: str | None,
+    port: str | None,
+    source: list[str],
+    to: list[str],
+    output: Format,
 ) -> None:
     """Print the matrix of the chosen pods, and of places outside."""
     choice = parse_port(port) if port else None
@@ -84,7 +90,9 @@ def _cell(state: State, source: Place, target: Place, choice: PortChoice | None)
 
 def _ports(target: Place, choice: PortChoice | None) -> list[tuple[Any, int | None]]:
     if choice is not None and choice.name:
-        return [(choice.protocol, n) for n in target.pod.named_port(choice.name, choice.protocol)] if target.pod and choice.protocol else []
+        if target.pod is None or choice.protocol is None:
+            return []
+        return [(choice.protocol, n) for n in target.pod.named_port(choice.name, choice.protocol)]
     if choice is not None:
         return [(choice.protocol, choice.number)]
     ports = sorted({(p.port, p.protocol) for p in target.pod.ports}) if target.pod else []

@@ -11,7 +11,10 @@ from npctl.output import Format
 Files = Annotated[
     list[str] | None,
     typer.Option(
-        "--filename", "-f", metavar="PATH", help="YAML or JSON: a file, a folder (with its subfolders), or - for stdin. Repeatable."
+        "--filename",
+        "-f",
+        metavar="PATH",
+        help="YAML or JSON: a file, a folder (with its subfolders), or - for stdin. Repeatable.",
     ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help="Namespace.")]

@@ -47,7 +47,24 @@ def paint(text: str, colour: Colour | None, stream: Any = None) -> str:
 
 def say(text: str = "") -> None:
     """One line of the answer."""
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        forget_stdout()
+        raise SystemExit(0) from None  # the reader has seen enough, as in `npctl ... | head`
+
+
+def finish() -> None:
+    """Write what is still buffered, now: at the interpreter's end a closed pipe would be reported as a fault."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+
+
+def forget_stdout() -> None:
+    """Nobody reads it any more; what is still to be written goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text: str) -> None:

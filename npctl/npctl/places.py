@@ -69,7 +69,9 @@ def find_pods(state: State, text: str, namespace: str) -> list[Pod]:
     parts = name.split("/")
     namespace = parts[0] if len(parts) == 2 else namespace
     if kind == "" and len(parts) == 2 and parts[0] not in state.namespaces:
-        raise usage(f"{text}: there is neither a kind nor a namespace {parts[0]!r}", "write pod/NAME, deployment/NAME or NAMESPACE/NAME")
+        raise usage(
+            f"{text}: there is neither a kind nor a namespace {parts[0]!r}", "write pod/NAME, deployment/NAME or NAMESPACE/NAME"
+        )
     if len(parts) > 2 or kind in (*_SERVICE, *_NODE, "host"):
         raise usage(f"{text} is not a pod", "write pod/NAME or deployment/NAME, with -n NAMESPACE")
     name = parts[-1]

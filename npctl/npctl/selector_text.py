@@ -1,4 +1,4 @@
-"""kubectl's label selector notation to a `Selector`: `a=b`, `a==b`, `a!=b`, `a in (x,y)`, `a notin (x)`, `a`, `!a`, with commas."""
+"""kubectl's label selector notation to a `Selector`: `a=b`, `a!=b`, `a in (x,y)`, `a notin (x)`, `a`, `!a`, with commas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def parse_selector(text: str) -> Selector:
     while place < len(text):
         match = _PART.match(text, place)
         if match is None or match.end() == place:
-            raise usage(f"-l {text!r}: cannot understand {text[place:]!r}", "write a=b, a!=b, a in (x,y), a notin (x,y), a or !a, with commas")
+            raise usage(
+                f"-l {text!r}: cannot understand {text[place:]!r}",
+                "write a=b, a!=b, a in (x,y), a notin (x,y), a or !a, with commas",
+            )
         requirements.append(_requirement(text, match))
         place = match.end()
     return make_selector(requirements)
@@ -34,15 +37,16 @@ def parse_selector(text: str) -> Selector:
 
 def _requirement(text: str, match: re.Match[str]) -> Requirement:
     key = match["absent"] or match["key"]
+    values: tuple[str, ...] = ()
     if match["absent"]:
-        operator, values = Operator.DOES_NOT_EXIST, ()
+        operator = Operator.DOES_NOT_EXIST
     elif match["set"]:
         operator = Operator.IN if match["set"] == "in" else Operator.NOT_IN
         values = tuple(sorted({v.strip() for v in match["values"].split(",")}))
     elif match["op"]:
         operator, values = (Operator.NOT_IN if match["op"] == "!=" else Operator.IN), (match["value"],)
     else:
-        operator, values = Operator.EXISTS, ()
+        operator = Operator.EXISTS
     error = label_key_error(key) or next((e for v in values if (e := label_value_error(v))), "")
     if error:
         raise usage(f"-l {text!r}: {error}")

@@ -135,16 +135,21 @@ def load(paths: list[str], *, tolerant: bool = False, quiet: bool = False) -> St
     if tolerant:
         rejected = [r for r in rejected if not _is_part_of_policy(r)]
     if rejected:
-        raise bad_input(sorted(rejected, key=lambda r: (r.file, r.line)))
+        ordered = sorted(rejected, key=_place)
+        raise bad_input(ordered)
     if not quiet:
         for line in [*replaced_lines(documents), *(w.words for w in world.warnings)]:
             warn(line)
     return State(documents, world, to_cluster(world))
 
 
+def _place(rejected: Rejected) -> tuple[str, int]:
+    return rejected.file, rejected.line
+
+
 def _is_part_of_policy(rejected: Rejected) -> bool:
     """A fault inside a policy that has an identity, so that the policy is there and isolates."""
-    return rejected.kind == _POLICY and rejected.path[:1] != ("metadata",) and rejected.path[:1] not in (("apiVersion",), ("kind",))
+    return rejected.kind == _POLICY and rejected.path[:1] not in (("metadata",), ("apiVersion",), ("kind",))
 
 
 def _faults(document: Document) -> list[Rejected]:

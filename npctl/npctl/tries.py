@@ -148,5 +148,3 @@ def _service_goals(state: State, target: Place, choice: PortChoice | None) -> It
 
 def _fits(choice: PortChoice, protocol: Protocol, number: int, name: str) -> bool:
     return choice.protocol is protocol and (choice.name == name if choice.name else choice.number == number)
-
-

@@ -116,7 +116,9 @@ def _rule_grants(
     policy: Key, rule: CompiledRule, pod: Pod | None, sets: Mapping[str, AddressSet], holders: Mapping[Address, Pod]
 ) -> list[Grant]:
     found: list[Grant] = []
-    ports = None if rule.ports is None else tuple([*map(_range_words, rule.ports), *(_name_words(n, pod) for n in rule.named_ports)])
+    ports: tuple[PortWords, ...] | None = None
+    if rule.ports is not None:
+        ports = (*map(_range_words, rule.ports), *(_name_words(n, pod) for n in rule.named_ports))
     if ports is None or ports or not rule.endpoints:
         found.append(Grant(policy, rule.direction, rule.index, _peers(rule, sets, holders), ports))
     for name in rule.endpoints:
