@@ -11,6 +11,13 @@ import pytest
 Case = Callable[[int], tuple[str, ...]]
 TOMCAT, NGINX = "deployment/python-tomcat-app1-deployment", "deployment/python-nginx-deployment"
 
+WALL = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: wall, namespace: python}
+spec: {podSelector: {}}
+"""
+
 
 def explain(cli: Any, case: tuple[str, ...], target: str, *words: str) -> Any:
     return cli("explain", target, "-n", "python", *case, *words)
@@ -48,9 +55,7 @@ def test_ip_blocks_and_node_ports_are_warned_about(cli: Any, case: Case) -> None
 
 
 def test_a_refusal_names_every_policy_that_isolates_and_exits_with_1(cli: Any, case: Case, tmp_path: Path) -> None:
-    (tmp_path / "wall.yaml").write_text(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: wall, namespace: python}\nspec: {podSelector: {}}\n"
-    )
+    (tmp_path / "wall.yaml").write_text(WALL)
     result = explain(cli, (*case(2), "-f", "wall.yaml"), TOMCAT, "--from", "linux/net-test", "--port", "8080/tcp")
     assert result.code == 1 and result.out.startswith("refused: linux/net-test-centos-pod1 -> python/python-tomcat")
     assert (

@@ -11,6 +11,13 @@ import pytest
 
 Case = Callable[[int], tuple[str, ...]]
 
+WALL = b"""\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: wall, namespace: python}
+spec: {podSelector: {}}
+"""
+
 
 def pairs(data: Any, allowed: bool) -> set[tuple[str, str]]:
     """(from, to) by the first two words of each pod's name."""
@@ -94,8 +101,7 @@ def test_a_node_without_isolated_pods_gets_no_pod_chain(cli: Any, case: Case) ->
 
 
 def test_files_may_come_from_stdin(cli: Any, environment: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: w, namespace: python}\nspec: {podSelector: {}}\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(WALL)))
     out = cli("matrix", *environment, "-f", "-", "-n", "python").out
     assert [line.split()[2:] for line in out.splitlines() if "python/" in line] == [
         ["-", "X", "X"],

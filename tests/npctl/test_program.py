@@ -42,9 +42,9 @@ def test_every_lab_command_has_help(cli: Any, name: str) -> None:
 
 def _imported(*words: str) -> set[str]:
     """Top-level modules that a run of npctl imports."""
-    code = f"import sys\nfrom npctl.main import main\ntry:\n    main({list(words)!r})\nexcept SystemExit:\n    print('\\n@', *sys.modules)"
+    code = "import sys\nfrom npctl.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    print('\\n@', *sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=env, check=True)
     return {name.partition(".")[0] for name in done.stdout.rpartition("@")[2].split()}
 
 
