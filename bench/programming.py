@@ -1,0 +1,119 @@
+"""The agent's core on a real kernel: a node's ruleset lowered and programmed from nothing, then one policy changed.
+
+Each measurement is a process in user, network and mount namespaces of its own, so that it starts from nothing and
+nothing of the host is touched. Called with arguments this file is such a process; it prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import synthetic
+from compiling import filled
+from measure import Figure
+
+from netpol_agent.backend import BackendKind, find_backend
+from netpol_agent.dataplane import Dataplane, SyncResult
+from netpol_agent.runner import Processes
+from netpol_compiler.kinds import FAMILIES, Protocol
+from netpol_compiler.lower.node import NodeCompiler
+from netpol_compiler.objects import Cluster, Policy, PortRange
+
+ROUNDS, CHANGES = 3, 20
+SHAPES = {
+    "dense": "250 pods, 1,000 policies that select them",
+    "sparse": "250 of 10,000 pods, 1,000 policies",
+}
+UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")
+
+
+def cluster_of(shape: str) -> Cluster:
+    return synthetic.cluster(namespaces=10, pods=synthetic.PODS_PER_NODE) if shape == "dense" else synthetic.cluster()
+
+
+def measure(shape: str, kind: BackendKind) -> dict[str, object]:
+    """Seconds: from nothing, and of each changed policy; with sizes."""
+    cluster, node = cluster_of(shape), synthetic.node_name(0)
+    pipeline, processes = filled(cluster), Processes()
+    ir, local = pipeline.ir, [p for p in cluster.pods.values() if p.node == node]
+    start = time.perf_counter()
+    compiler = NodeCompiler(node)
+    for address_set in ir.sets.values():
+        compiler.set_address_set(address_set)
+    for compiled in ir.policies.values():
+        compiler.set_policy(compiled)
+    for pod in local:
+        compiler.set_pod(pod)
+    compiler.flush()
+    lowered = time.perf_counter()
+    dataplane = Dataplane(find_backend(kind), FAMILIES, processes)
+    check(dataplane.sync(compiler.ruleset))
+    programmed = time.perf_counter()
+    changes, starts = [], []
+    selecting = [p for p in cluster.policies.values() if any(_selects(p, cluster, pod.key) for pod in local)]
+    for index, policy in enumerate(selecting[:CHANGES]):
+        pipeline.set_policy(changed(policy, 20000 + index))
+        delta, before = pipeline.flush(), processes.started
+        began = time.perf_counter()
+        for new in delta.policies_up:
+            compiler.set_policy(new)
+        check(dataplane.sync(compiler.ruleset, compiler.flush()))
+        changes.append(time.perf_counter() - began)
+        starts.append(processes.started - before)
+    rules = {int(f): sum(map(len, c.values())) for f, c in compiler.ruleset.chains.items()}
+    chains = {int(f): len(c) for f, c in compiler.ruleset.chains.items()}
+    return {
+        "lower": lowered - start, "program": programmed - lowered, "changes": changes, "starts": max(starts),
+        "chains": chains[4], "rules": rules[4], "sets": len(compiler.ruleset.sets),
+    }  # fmt: skip
+
+
+def _selects(policy: Policy, cluster: Cluster, key: object) -> bool:
+    pod = cluster.pods[key]  # type: ignore[index]  # a Key
+    return policy.key.namespace == pod.key.namespace and policy.pod_selector.matches(pod.labels)
+
+
+def changed(policy: Policy, port: int) -> Policy:
+    """The policy with one more port in its first rule."""
+    first, *others = policy.rules
+    return replace(policy, rules=(replace(first, ports=(*(first.ports or ()), PortRange(Protocol.TCP, port, port))), *others))
+
+
+def check(result: SyncResult) -> None:
+    if result.failures or result.pending:
+        raise RuntimeError(f"the kernel refused: {result.failures[:3]}")
+
+
+def figures() -> Iterator[Figure]:
+    for kind in BackendKind:
+        for shape, words in SHAPES.items():
+            yield from _figures(kind, shape, words)
+
+
+def _figures(kind: BackendKind, shape: str, words: str) -> Iterator[Figure]:
+    command = [*UNSHARE, sys.executable, __file__, shape, kind.value]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    results = []
+    for _ in range(ROUNDS):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode != 0:
+            yield Figure(f"{kind.value}: {words}", "s", note=done.stderr.strip().splitlines()[-1])
+            return
+        results.append(json.loads(done.stdout))
+    one = results[0]
+    size = f"per family {one['chains']} chains, {one['rules']} rules; {one['sets']} sets in all"
+    totals = [r["lower"] + r["program"] for r in results]
+    yield Figure(f"{kind.value}: {words}: lowered, programmed", "s", totals, "under 2", size)
+    changes = [1e3 * c for r in results for c in r["changes"]]
+    note = f"{one['starts']} programs started at most"
+    yield Figure(f"{kind.value}: {words}: one policy changed", "ms", changes, "under 30", note)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], BackendKind(sys.argv[2]))))
