@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab.builder import lock_of
-from netpol_lab.errors import LabError
+from netpol_lab.errors import LabTimeout
 from netpol_lab.model import Backend, LabNode
 from netpol_lab.netns import Namespaces
 from netpol_store.folder import read_revision
@@ -129,7 +129,7 @@ class Programs:
         return ":\n    " + "\n    ".join(text.splitlines()[-lines:]) if text else ", without a word in its log"
 
     def wait(self, objects_revision: int, limit: float) -> None:
-        """Return when that revision is in force everywhere. Raises LabError that says who lags, and why."""
+        """Return when that revision is in force everywhere. Raises LabTimeout that says who lags, and why."""
         if not self.running:
             return
         deadline = time.monotonic() + limit
@@ -137,5 +137,5 @@ class Programs:
             dead = [n for n in lag if self.pid(n) is None]
             if dead or time.monotonic() > deadline:
                 words = "; ".join(f"{name} {why}" for name, why in lag.items())
-                raise LabError(f"not in force{'' if dead else f' within {limit:g} s'}: {words}")
+                raise LabTimeout(f"not in force{'' if dead else f' within {limit:g} s'}: {words}")
             time.sleep(POLL)

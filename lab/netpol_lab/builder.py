@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netpol_compiler.objects import Key
 from netpol_lab import kubeproxy, networks
 from netpol_lab.model import Backend, Families, LabHost, LabNode, LabPod, NetworkKind, Topology
 from netpol_lab.netns import Namespaces
@@ -35,30 +34,28 @@ class Builder:
 
     def apply(self, wanted: Topology) -> None:
         """Make the network what `wanted` says. Raises LabError with the failing command's words."""
-        for key in self._gone_pods(wanted):
-            self._remove_pod(self.built.pods[key])
-        for name in set(self.built.nodes) - set(wanted.nodes):
+        stale = {name for name, node in self.built.nodes.items() if wanted.nodes.get(name) != node}
+        for key, pod in self.built.pods.items():
+            if not pod.host_network and not self._stays(pod, wanted.pods.get(key), stale):
+                self._remove_pod(pod)
+        for name in stale:
             self._remove_node(self.built.nodes[name])
         new_nodes = [n for n in wanted.nodes.values() if self.built.nodes.get(n.name) != n]
         new_hosts = [h for h in wanted.hosts.values() if h.name not in self.built.hosts]
         self._add_machines(new_nodes, new_hosts, wanted)
         if wanted.nodes != self.built.nodes:
             self._connect_machines(wanted)
-        fresh = [p for k, p in wanted.pods.items() if not p.host_network and not self._same_cable(self.built.pods.get(k), p)]
-        self._add_pods(fresh, wanted)
+        new_pods = [p for k, p in wanted.pods.items() if not p.host_network and not self._stays(self.built.pods.get(k), p, stale)]
+        self._add_pods(new_pods, wanted)
         self._program(wanted)
         self.built = wanted
 
-    def _gone_pods(self, wanted: Topology) -> list[Key]:
-        return [k for k, p in self.built.pods.items() if not p.host_network and not self._same_cable(wanted.pods.get(k), p)]
-
     @staticmethod
-    def _same_cable(one: LabPod | None, other: LabPod) -> bool:
-        return one is not None and (one.node, one.addresses, one.host_network) == (
-            other.node,
-            other.addresses,
-            other.host_network,
-        )
+    def _stays(built: LabPod | None, wanted: LabPod | None, stale: set[str]) -> bool:
+        """Whether the pod's namespace and cable can stay as they are."""
+        if built is None or wanted is None or built.node in stale:
+            return False
+        return (built.node, built.addresses, built.host_network) == (wanted.node, wanted.addresses, wanted.host_network)
 
     def _ip(self, netns: str, lines: Iterable[str], program: str = "ip") -> None:
         text = "\n".join(lines)
@@ -70,7 +67,7 @@ class Builder:
         for machine in machines:
             self.spaces.create(machine.netns)
             self.spaces.sysctl(machine.netns, networks.FORWARDING)
-        self._ip("", [line for m in machines for line in networks.uplink_lines(m.netns)])
+        self._ip("", [line for m in machines for line in networks.uplink_lines(m)])
         world = next((h for h in wanted.hosts.values() if h.extra), None)
         for node in nodes:
             self.spaces.sysctl(node.netns, networks.BRIDGE_FILTER)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab import folders, machine, protocol
-from netpol_lab.errors import LabError, LabMissing
+from netpol_lab.errors import BY_NAME, LabError, LabMissing, LabTimeout
 
 Object = Mapping[str, Any]
 Progress = Callable[[str], None]
@@ -89,7 +89,7 @@ class LabClient:
                 words = (self.folder / "logs" / "supervisor.log").read_text(errors="replace").strip()
                 raise machine.explain_failure(words)
             if time.monotonic() > deadline:
-                raise LabError(f"the lab's supervisor did not start within {START_LIMIT:.0f} s; see {self.folder}/logs")
+                raise LabTimeout(f"the lab's supervisor did not start within {START_LIMIT:.0f} s; see {self.folder}/logs")
             time.sleep(0.01)
 
     def _ask(self, request: Mapping[str, Any], progress: Progress | None = None, descriptors: Sequence[int] = ()) -> Any:
@@ -107,7 +107,7 @@ class LabClient:
                     elif reply["ok"]:
                         return reply["result"]
                     else:
-                        raise LabError(reply["error"])
+                        raise BY_NAME.get(reply.get("kind", ""), LabError)(reply["error"])
             except (ConnectionResetError, json.JSONDecodeError):
                 pass  # said below, as for an end without an answer
         raise LabError(f"lab {self.name!r} ended while it was asked; its logs were in {self.folder}/logs")
@@ -228,7 +228,7 @@ class LabClient:
             deadline = time.monotonic() + START_LIMIT
             while self.is_up() or folders.is_starting(self.folder):
                 if time.monotonic() > deadline:
-                    raise LabError(f"lab {self.name!r} does not end; its process is {(self.folder / 'pid').read_text()}")
+                    raise LabTimeout(f"lab {self.name!r} does not end; its process is {(self.folder / 'pid').read_text()}")
                 time.sleep(0.01)
         folders.clean(self.folder)
         return running

@@ -16,5 +16,17 @@ class LabForbidden(LabError):
         self.remedy = remedy
 
 
+class LabTimeout(LabError):
+    """Something was not there within its limit: the agents are not in force, or the lab does not start or end."""
+
+
+class LabLacksPrograms(LabError):
+    """Programs that the lab calls are not installed."""
+
+
 class LabMissing(LabError):
     """No lab of that name is running."""
+
+
+BY_NAME: dict[str, type[LabError]] = {c.__name__: c for c in (LabError, LabTimeout, LabMissing)}
+"""Errors that cross the control socket keep their class."""

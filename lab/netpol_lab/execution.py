@@ -21,6 +21,7 @@ from netpol_lab.errors import LabError
 from netpol_lab.netns import Namespaces
 from netpol_lab.targets import Target
 
+
 def run_in_target(
     spaces: Namespaces, target: Target, command: list[str], files: list[int], connection: socket.socket, resolv_conf: str
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from netpol_lab.errors import LabError, LabForbidden
+from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms
 
 UNSHARE = (
     "unshare",
@@ -34,10 +34,10 @@ def required_programs(backend: str, family: str) -> tuple[str, ...]:
 
 
 def require_programs(backend: str = "nft", family: str = "ipv4") -> None:
-    """Raises LabError that names the missing programs and their Debian packages."""
+    """Raises LabLacksPrograms that names the missing programs and their Debian packages."""
     missing = [p for p in required_programs(backend, family) if not _which(p)]
     if missing:
-        raise LabError(
+        raise LabLacksPrograms(
             f"the lab needs {_and(missing)}: install {' '.join(dict.fromkeys(_PACKAGES.get(p, 'iptables') for p in missing))}"
         )
 

@@ -53,10 +53,17 @@ def switch_lines() -> list[str]:
     return [f"link add {SWITCH} type bridge mcast_snooping 0", f"link set {SWITCH} up", "link set lo up"]
 
 
-def uplink_lines(netns: str) -> list[str]:
+def mac_of(address: Address) -> str:
+    """A stable hardware address: whoever comes back under an address must not meet others' outdated neighbour entries."""
+    digits = short_hash(address.text, 10)
+    return "0a:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
+
+
+def uplink_lines(machine: LabNode | LabHost) -> list[str]:
     """In the switch: the cable to one machine."""
-    port = "sw" + short_hash(netns, 8)
-    return [f"link add {port} type veth peer name eth0 netns {netns}", f"link set {port} master {SWITCH} up"]
+    port = "sw" + short_hash(machine.netns, 8)
+    plug = f"link add {port} type veth peer name eth0 address {mac_of(machine.addresses[0])} netns {machine.netns}"
+    return [plug, f"link set {port} master {SWITCH} up"]
 
 
 def machine_lines(addresses: Iterable[Address]) -> list[str]:
@@ -134,7 +141,9 @@ def peer_lines(node: LabNode, others: Iterable[LabNode], kind: NetworkKind) -> t
 
 def pod_cable(pod: LabPod, kind: NetworkKind) -> list[str]:
     """In the pod's node: the veth pair, and the port or the routes to it."""
-    lines = [f"link add {pod.device} mtu {MTU[kind]} type veth peer name eth0 mtu {MTU[kind]} netns {pod.netns}"]
+    lines = [
+        f"link add {pod.device} mtu {MTU[kind]} type veth peer name eth0 mtu {MTU[kind]} address {mac_of(pod.addresses[0])} netns {pod.netns}"
+    ]
     if kind is not NetworkKind.ROUTED:
         return [*lines, f"link set {pod.device} master cni0 up", f"link set {pod.device} type bridge_slave hairpin on"]
     lines.append(f"link set {pod.device} up")

@@ -26,6 +26,7 @@ from netpol_lab.errors import LabError
 
 LIMIT = 1.0
 ICMP_PROTOCOL = {4: 1, 6: 58}
+_ERROR_QUEUE = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR and IPV6_RECVERR of <linux/in.h>
 _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPROTO, errno.ENOPROTOOPT)
 
 
@@ -118,7 +119,10 @@ class Prober:
     async def _tcp(self, netns: str, address: Address, port: Port, path: str, own: list[str]) -> Answer:
         loop = asyncio.get_running_loop()
         with self._make(netns, address.version, socket.SOCK_STREAM, 0) as sock:
+            # An ICMP error that arrives while connect(2) still runs is only kept in the error queue.
+            sock.setsockopt(*_ERROR_QUEUE[address.version], 1)
             await loop.sock_connect(sock, (address.text, port.number))
+            _raise_queued_error(sock)
             own[0] = sock.getsockname()[0] + "+"
             await loop.sock_sendall(sock, f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
             data = b""
@@ -197,6 +201,16 @@ async def _repeat(sock: socket.socket, message: bytes, receive: Callable[[], Any
             pause *= 2
     finally:
         waiting.cancel()
+
+
+def _raise_queued_error(sock: socket.socket) -> None:
+    """The ICMP error that a connection met, if it is not connected."""
+    try:
+        sock.getpeername()
+    except OSError as error:
+        _, extra, _, _ = sock.recvmsg(512, 1024, socket.MSG_ERRQUEUE)
+        numbers = [struct.unpack("=I", data[:4])[0] for _, _, data in extra if len(data) >= 16]
+        raise OSError(numbers[0] if numbers else error.errno, os.strerror(numbers[0]) if numbers else str(error)) from error
 
 
 def _echo_request(kind: int, rest: bytes) -> bytes:

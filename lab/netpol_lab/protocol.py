@@ -1,7 +1,7 @@
 """How a client and a lab's supervisor talk: one JSON object a line over LAB/control.sock.
 
 A request is one line; file descriptors for `exec` travel with it. Then come any number of {"progress": TEXT} lines and one last
-{"ok": true, "result": ...} or {"ok": false, "error": TEXT}.
+{"ok": true, "result": ...} or {"ok": false, "error": TEXT, "kind": CLASS}.
 """
 
 from __future__ import annotations

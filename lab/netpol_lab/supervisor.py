@@ -52,7 +52,7 @@ def _serve(lab: Lab, connection: socket.socket) -> None:
             result = lab.handle(request, descriptors, connection)
             answer = {"ok": True, "result": result}
         except LabError as error:
-            answer = {"ok": False, "error": str(error)}
+            answer = {"ok": False, "error": str(error), "kind": type(error).__name__}
         except Exception as error:  # the supervisor must outlive a fault in one request; the client and the log get it
             traceback.print_exc()
             answer = {"ok": False, "error": f"the lab failed at {request.get('op')!r}: {type(error).__name__}: {error}"}

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from netpol_compiler.addresses import Address, parse_address
 from netpol_compiler.objects import Key
 from netpol_lab.errors import LabError
-from netpol_lab.model import LabPod, Listen, Topology
+from netpol_lab.model import LabHost, LabNode, LabPod, Listen, Topology
+from netpol_lab.twins import twin_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,27 @@ def _pod_target(pod: LabPod) -> Target:
 
 
 def _machine(kind: str, text: str, topology: Topology) -> Target:
-    machines = topology.nodes if kind == "node" else topology.hosts
-    for machine in machines.values():
-        extra = () if kind == "node" else machine.extra  # type: ignore[union-attr]  # hosts have extra, nodes do not
-        asked = [a for a in (*machine.addresses, *extra) if a.text == text]
-        if asked or machine.name == text:
-            listens = () if kind == "node" else machine.listens  # type: ignore[union-attr]  # the same
-            return Target(f"{kind}/{machine.name}", machine.netns, tuple(asked) or machine.addresses, listens)
-    known = ", ".join(f"{m.name} ({', '.join(a.text for a in m.addresses)})" for m in machines.values())
+    machines: tuple[LabNode | LabHost, ...] = tuple(topology.nodes.values() if kind == "node" else topology.hosts.values())
+    for machine in machines:
+        if machine.name == text:
+            return _machine_target(kind, machine, machine.addresses)
+    try:
+        address = parse_address(text)
+    except ValueError:
+        address = None
+    for machine in machines:
+        extra = machine.extra if isinstance(machine, LabHost) else ()
+        if address in (*machine.addresses, *extra):
+            return _machine_target(kind, machine, (address,))
+        # In a lab without IPv4 people still call a machine by the address in their YAML.
+        if address is not None and twin_address(address) in machine.addresses:
+            return _machine_target(kind, machine, machine.addresses)
+    known = ", ".join(f"{m.name} ({', '.join(a.text for a in m.addresses)})" for m in machines)
     raise LabError(f"no {kind} {text!r} in the lab; there are {known or 'none'}")
+
+
+def _machine_target(kind: str, machine: LabNode | LabHost, addresses: tuple[Address, ...]) -> Target:
+    return Target(f"{kind}/{machine.name}", machine.netns, addresses, machine.listens if isinstance(machine, LabHost) else ())
 
 
 def _service(text: str, topology: Topology) -> Target:
@@ -103,8 +116,10 @@ def _address(address: Address, topology: Topology) -> Target:
     for pod in topology.pods.values():
         if address in pod.addresses and not pod.host_network:
             return Target(str(pod.key), pod.netns, (address,), pod.listens, pod.key.namespace)
-    for kind, machines in (("node", topology.nodes), ("host", topology.hosts)):
-        for machine in machines.values():
-            if address in (*machine.addresses, *getattr(machine, "extra", ())):
-                return Target(f"{kind}/{machine.name}", machine.netns, (address,), getattr(machine, "listens", ()))
+    for node in topology.nodes.values():
+        if address in node.addresses:
+            return _machine_target("node", node, (address,))
+    for host in topology.hosts.values():
+        if address in (*host.addresses, *host.extra):
+            return _machine_target("host", host, (address,))
     return Target(address.text, "", (address,))

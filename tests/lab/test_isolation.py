@@ -1,0 +1,164 @@
+"""A lab touches nothing of the machine, shares nothing with another lab, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from netpol_lab import client as client_module
+from netpol_lab import machine
+from netpol_lab.client import LabClient
+from netpol_lab.errors import LabError, LabForbidden, LabMissing
+
+pytestmark = pytest.mark.kernel
+
+HOST_STATE = (
+    ("ip", "-details", "link"),
+    ("ip", "address"),
+    ("ip", "route", "show", "table", "all"),
+    ("ip", "netns"),
+    ("iptables-legacy-save",),
+    ("ip6tables-legacy-save",),
+    ("iptables-nft-save",),
+    ("nft", "list", "ruleset"),
+    ("ipset", "save"),
+)
+
+
+def host_state() -> dict[str, str]:
+    """What the machine itself has; commands that this user may not run there say the same each time."""
+    env = {**os.environ, "PATH": machine.search_path(), "LC_ALL": "C"}
+    found = {}
+    for command in HOST_STATE:
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        # Comment lines carry the time of day.
+        found[" ".join(command)] = "\n".join(x for x in (done.stdout + done.stderr).splitlines() if not x.startswith("#"))
+    found["mounts"] = Path("/proc/self/mountinfo").read_text()
+    found["forwarding"] = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    return found
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes whose command line names the lab's folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it ended meanwhile
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize("network", ["host-gw", "vxlan", "routed"])
+def test_the_machine_is_the_same_before_during_and_after(start: Callable[..., LabClient], network: str) -> None:
+    before = host_state()
+    lab = start(network=network, family="dual")
+    lab.matrix()
+    during = host_state()
+    lab.down()
+    assert during == before
+    assert host_state() == before
+
+
+def test_two_labs_side_by_side_do_not_see_each_other(start: Callable[..., LabClient]) -> None:
+    one, two = start("one"), start("two", network="routed")
+    assert client_module.labs() == ("one", "two")
+    assert two.exec("node/172.31.7.111", ["iptables-nft", "-I", "FORWARD", "-j", "DROP"]) == 0
+    assert {r["verdict"] for r in one.connect("linux/client", "python/tomcat-1", "8080/tcp")} == {"allowed"}
+    assert {r["verdict"] for r in two.connect("linux/client", "python/tomcat-1", "8080/tcp", limit=0.2)} == {"refused"}
+    two.down()
+    assert one.is_up()
+    assert not two.folder.exists()
+
+
+@pytest.mark.parametrize("who", ["starter", "supervisor"])
+def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who: str) -> None:
+    before = host_state()
+    lab = start()
+    starter = int((lab.folder / "pid").read_text())
+    children = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
+    os.kill(starter if who == "starter" else int(children[0]), signal.SIGKILL)
+    assert wait_until(lambda: not lab.is_up())
+    assert wait_until(lambda: all(_is_zombie(p) for p in processes_of(lab.folder)))
+    assert host_state() == before
+    with pytest.raises(LabMissing):
+        lab.status()
+    assert client_module.labs() == ()
+    assert not lab.folder.exists()
+    lab.up(_small(), agents=False)
+    assert lab.is_up()
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _small() -> list[dict[str, object]]:
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "c"}]}}]
+
+
+def test_a_failed_start_leaves_nothing(lab_folder: Path) -> None:
+    lab = LabClient("broken")
+    wrong = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": "n", "containers": "none"}}]
+    with pytest.raises(LabError, match="containers"):
+        lab.up(wrong, agents=False)
+    assert not lab.folder.exists()
+    assert wait_until(lambda: not processes_of(lab.folder))
+
+
+def test_a_second_start_says_that_the_lab_is_up(start: Callable[..., LabClient]) -> None:
+    lab = start()
+    with pytest.raises(LabError, match="is up already"):
+        lab.up([], agents=False)
+    assert lab.is_up()
+
+
+def test_long_folders_and_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPCTL_LAB_DIR", str(tmp_path / ("long" * 30)))
+    lab = LabClient("a" * 40)
+    lab.up(_small(), agents=False)
+    assert lab.down()
+    for name in ("", "../x", "A", "a" * 41, "-a"):
+        with pytest.raises(LabError, match="lab's name"):
+            LabClient(name)
+
+
+def test_forbidden_namespaces_are_said_in_one_line_with_a_remedy(lab_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Inside a user namespace whose own limit is 0 nobody can make another: a machine that forbids them.
+    forbid = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"',
+        "sh",
+    )
+    monkeypatch.setattr(machine, "UNSHARE", (*forbid, *machine.UNSHARE))
+    error = machine.check()
+    assert isinstance(error, LabForbidden)
+    assert "\n" not in str(error)
+    assert error.reason and error.remedy
+    with pytest.raises(LabForbidden):
+        LabClient("forbidden").up(_small(), agents=False)
+    assert not LabClient("forbidden").folder.exists()
