@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from netpol_lab.errors import LabError, LabForbidden, LabMissing
+from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissing, LabTimeout
 from npctl.errors import CommandError, ExitCode
 
 _CLEAR = "\r\x1b[K"
@@ -21,20 +21,12 @@ def lab_errors() -> Iterator[None]:
     except LabForbidden as error:
         remedy = f"{error.remedy}; or add --simulate to `npctl lab run`, which needs no namespaces"
         raise CommandError(ExitCode.MISSING, f"this machine forbids the lab's namespaces: {error.reason}", remedy) from error
-    except LabMissing as error:
+    except (LabMissing, LabLacksPrograms) as error:
         raise CommandError(ExitCode.MISSING, str(error)) from error
+    except LabTimeout as error:
+        raise CommandError(ExitCode.TIMEOUT, str(error).splitlines(), "`npctl lab status` shows which node lags") from error
     except LabError as error:
-        raise CommandError(_code(error), str(error).splitlines()) from error
-
-
-def _code(error: LabError) -> ExitCode:
-    """By the text where the lab has no class of its own for it: its client hands over words only."""
-    words = str(error)
-    if words.startswith("the lab needs "):
-        return ExitCode.MISSING
-    if " lag" in words or "not in force" in words or "did not " in words or "does not end" in words:
-        return ExitCode.TIMEOUT
-    return ExitCode.BAD_INPUT
+        raise CommandError(ExitCode.BAD_INPUT, str(error).splitlines()) from error
 
 
 @contextmanager

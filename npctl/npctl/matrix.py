@@ -59,6 +59,9 @@ def run(
     pods = _chosen(state, namespace, selector)
     rows = [pod_place(p) for p in pods] + [find_place(state, text, namespace or "default") for text in source]
     columns = [pod_place(p) for p in pods] + [find_place(state, text, namespace or "default") for text in to]
+    services = [p.label for p in (*rows, *columns) if p.service is not None]
+    if services:
+        raise usage(f"{services[0]} is no place of a matrix", "a Service stands for its pods: choose those with -n and -l")
     if not rows or not columns:
         raise usage("no pod is chosen", "check -n and -l, or leave them out")
     cells = [[_cell(state, a, b, choice) for b in columns] for a in rows]

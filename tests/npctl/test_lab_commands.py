@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissing, LabTimeout
 from npctl.errors import CommandError, ExitCode
 from npctl.lab_commands import kind_of, parse_labels
 from npctl.lab_common import lab_errors
@@ -61,11 +62,24 @@ def test_down_without_a_lab_is_fine(cli: Any) -> None:
 
 
 def test_a_machine_that_forbids_namespaces_is_exit_code_3_with_the_way_out() -> None:
-    from netpol_lab.errors import LabForbidden
-
     with pytest.raises(CommandError) as error, lab_errors():
         raise LabForbidden("unshare failed", "allow it")
     assert error.value.code is ExitCode.MISSING and "--simulate" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LabError("no such pod"), ExitCode.BAD_INPUT),
+        (LabMissing("no lab"), ExitCode.MISSING),
+        (LabLacksPrograms("the lab needs ipset"), ExitCode.MISSING),
+        (LabTimeout("not in force"), ExitCode.TIMEOUT),
+    ],
+)
+def test_a_labs_errors_have_their_exit_codes(error: LabError, code: ExitCode) -> None:
+    with pytest.raises(CommandError) as ended, lab_errors():
+        raise error
+    assert ended.value.code is code and str(error) in ended.value.lines
 
 
 def test_a_simulated_run_is_as_expected_and_says_so_in_every_line(cli: Any) -> None:

@@ -108,3 +108,8 @@ def test_files_may_come_from_stdin(cli: Any, environment: tuple[str, ...], monke
         ["X", "-", "X"],
         ["X", "X", "-"],
     ]
+
+
+def test_a_service_is_no_place_of_a_matrix(cli: Any, environment: tuple[str, ...]) -> None:
+    result = cli("matrix", *environment, "-n", "python", "--to", "svc/python-nginx-service")
+    assert result.code == 2 and "choose those with -n and -l" in result.err

@@ -11,6 +11,14 @@ from typing import Any
 import pytest
 
 COMMANDS = ["explain", "matrix", "lint", "compile", "lab", "operator", "agent"]
+LIST_MODULES = """
+import sys
+from npctl.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    print("@", *sys.modules)
+"""
 LAB = ["up", "apply", "delete", "label", "get", "connect", "matrix", "exec", "down", "list", "status", "run"]
 
 
@@ -42,7 +50,7 @@ def test_every_lab_command_has_help(cli: Any, name: str) -> None:
 
 def _imported(*words: str) -> set[str]:
     """Top-level modules that a run of npctl imports."""
-    code = "import sys\nfrom npctl.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    print('\\n@', *sys.modules)"
+    code = LIST_MODULES
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=env, check=True)
     return {name.partition(".")[0] for name in done.stdout.rpartition("@")[2].split()}
