@@ -98,8 +98,8 @@ class LabClient:
         except OSError:
             raise LabMissing(f"no lab {self.name!r} is running; `npctl lab up` starts one") from None
         with connection:
-            protocol.send(connection, dict(request), descriptors)
             try:
+                protocol.send(connection, dict(request), descriptors)
                 for reply in protocol.replies(connection):
                     if "progress" in reply:
                         if progress:
@@ -108,7 +108,7 @@ class LabClient:
                         return reply["result"]
                     else:
                         raise BY_NAME.get(reply.get("kind", ""), LabError)(reply["error"])
-            except (ConnectionResetError, json.JSONDecodeError):
+            except (ConnectionError, json.JSONDecodeError):
                 pass  # said below, as for an end without an answer
         raise LabError(f"lab {self.name!r} ended while it was asked; its logs were in {self.folder}/logs")
 

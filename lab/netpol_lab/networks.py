@@ -141,9 +141,8 @@ def peer_lines(node: LabNode, others: Iterable[LabNode], kind: NetworkKind) -> t
 
 def pod_cable(pod: LabPod, kind: NetworkKind) -> list[str]:
     """In the pod's node: the veth pair, and the port or the routes to it."""
-    lines = [
-        f"link add {pod.device} mtu {MTU[kind]} type veth peer name eth0 mtu {MTU[kind]} address {mac_of(pod.addresses[0])} netns {pod.netns}"
-    ]
+    cable = f"link add {pod.device} mtu {MTU[kind]} type veth peer name eth0 mtu {MTU[kind]}"
+    lines = [f"{cable} address {mac_of(pod.addresses[0])} netns {pod.netns}"]
     if kind is not NetworkKind.ROUTED:
         return [*lines, f"link set {pod.device} master cni0 up", f"link set {pod.device} type bridge_slave hairpin on"]
     lines.append(f"link set {pod.device} up")

@@ -56,7 +56,8 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequen
     if descriptors:
         sent = socket.send_fds(connection, [line], list(descriptors))
         line = line[sent:]
-    connection.sendall(line)
+    if line:  # even nothing cannot be sent to somebody who has already answered and closed
+        connection.sendall(line)
 
 
 def receive_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
