@@ -10,7 +10,7 @@ In: a Ruleset. Out: the kernel, and a `SyncResult`. Excluded: what should be in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netpol_agent.backend import Backend
@@ -42,11 +42,12 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What the kernel really holds where that differs from what we wrote. None: it is gone."""
+    """What the kernel really holds where that differs from what we wrote. None: it is gone.
+    `hooks`: the lines that put the hook right again, for the families where it is not."""
 
     chains: Mapping[Family, Mapping[str, Rules | None]] = field(default_factory=dict)
     sets: Mapping[str, IPSet | None] = field(default_factory=dict)
-    hooks: frozenset[Family] = frozenset()
+    hooks: Mapping[Family, Sequence[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.hooks or any(self.chains.values()))
@@ -118,6 +119,7 @@ class Dataplane:
         for family, chains in drift.chains.items():
             _merge(self.chains[family], chains)
         _merge(self.sets, drift.sets)
+        self._hook_lines.update({f: list(lines) for f, lines in drift.hooks.items()})
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -240,7 +242,9 @@ class Dataplane:
             if desired is not None and self.sets[name].type == desired.type:
                 lines += delete_members(name, member_changes(self.sets[name].members, desired.members)[1])
         work.tightened = work.tightened or bool(lines)
-        lines += [destroy_set(n) for n in sorted(work.sets) if n in self.sets and n not in work.ruleset.sets and n.startswith(prefixes)]
+        lines += [
+            destroy_set(n) for n in sorted(work.sets) if n in self.sets and n not in work.ruleset.sets and n.startswith(prefixes)
+        ]
         failures: list[LineFailure] = []
         if lines:
             work.changed = True
@@ -273,6 +277,14 @@ class Dataplane:
                 self.sets[name] = IPSet(name, now.type, now.family, frozenset(left))
             pending = self.sets.get(name) != desired
             (self._pending_sets.add if pending else self._pending_sets.discard)(name)
+
+    def behind(self, ruleset: Ruleset) -> bool:
+        """Whether the kernel lacks something of `ruleset`, as far as we know. What only has to go does not count."""
+        if any(self._hook_lines.get(f) and ruleset.chains.get(f) for f in self.families):
+            return True
+        if any(self.sets.get(name) != ruleset.sets[name] for name in self._pending_sets & ruleset.sets.keys()):
+            return True
+        return any(names & ruleset.chains.get(f, {}).keys() for f, names in self._pending_chains.items())
 
     # -- results ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,299 @@
+"""The agent of one node: the one file in which its parts are wired.
+
+    Source (own pods, policy IR) --Delta--> NodeCompiler --Touched--> Dataplane --> kernel
+       ^ wakes the loop                        |                        |  ^ adopt
+       |                                    NodeJudge                   |  |
+    commits                                    |                     Verifier <-- kernel, read back each 5 s
+                                            Cutter (conntrack) <--tightened
+                                               +---------> Reporter --> reports/<node>.json
+
+One thread. Nothing is programmed before all inputs are complete. Stopping leaves enforcement in place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from netpol_agent.backend import Backend, BackendKind, Detection, detect_backend, find_backend, self_test
+from netpol_agent.cleanup import clean_other_backend
+from netpol_agent.cutter import Cutter
+from netpol_agent.dataplane import Dataplane, SyncResult
+from netpol_agent.errors import AgentError, Failure, KernelError
+from netpol_agent.kernel import kernel_problems, load_modules
+from netpol_agent.legacy_check import cross_check
+from netpol_agent.report import Report, Reporter, sizes
+from netpol_agent.runner import Processes, Runner
+from netpol_agent.source import FolderSource, Source
+from netpol_agent.verify import Verifier
+from netpol_compiler.kinds import FAMILIES, Family
+from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler
+from netpol_compiler.ruleset import Touched
+
+log = logging.getLogger("agent")
+
+VERIFY_SECONDS = 5.0
+GLANCE_SECONDS = 1.0
+CROSS_CHECK_EVERY = 12
+"""Verifications between two readings by python-iptables, which takes a process of some 200 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """`backend` None: detect. `cut`: end established connections that a tighter policy refuses."""
+
+    node: str
+    reports: Path
+    backend: BackendKind | None = None
+    cut: bool = True
+    accept: AcceptAction = AcceptAction.RETURN
+    mark: int = 0x40000
+
+
+def run_agent(
+    node: str,
+    objects: Path,
+    ir: Path,
+    reports: Path,
+    backend: str | None = None,
+    established: str = "cut",
+    accept: str = "return",
+    mark: int = 0x40000,
+) -> None:
+    """Enforce policies on `node` until SIGTERM or SIGINT. `backend`: nft, legacy, or None to detect; `established`: cut
+    or keep; `accept`: return or accept; `mark`: one bit. Raises AgentError (what, remedy), ValueError for bad values."""
+    kind = BackendKind(backend) if backend else None
+    if established not in ("cut", "keep"):
+        raise ValueError(f"established is cut or keep, not {established!r}")
+    options = AgentOptions(node, reports, kind, established == "cut", AcceptAction(accept), mark)
+    with only_one(reports, node), stop_signals() as stopped:
+        agent = Agent(options, FolderSource(node, objects, ir), Processes())
+        agent.run(stopped)
+    log.info("stopped; enforcement stays in place")
+
+
+class Agent:
+    """See the module's docstring. `run` until stopped, or `step` by hand in tests."""
+
+    def __init__(self, options: AgentOptions, source: Source, run: Runner) -> None:
+        self._options = options
+        self._source = source
+        self._run = run
+        load_modules(run)
+        kind, self._fixed_problems = _choose(options.backend, run)
+        self._backend = find_backend(kind)
+        self._families, refused = _tested(self._backend, run)
+        self._fixed_problems += refused
+        self.compiler = NodeCompiler(
+            options.node, LowerOptions(families=self._families, accept=options.accept, mark=options.mark)
+        )
+        self.dataplane = Dataplane(self._backend, self._families, run)
+        self._verifier = Verifier(self.dataplane)
+        self._cutter = Cutter(self.compiler, self._families) if options.cut else None
+        self._reporter = Reporter(options.reports, options.node)
+        self._revisions = (0, 0)
+        self._first = True
+        self._last = SyncResult()
+        self._syncs = self._repairs = self._checks = 0
+        self._read_problem: tuple[str, ...] = ()
+        self._kernel_problems = kernel_problems(self._families)
+        self._cross_problems: tuple[str, ...] = ()
+        self._next_glance = self._next_check = 0.0
+        log.info("node %s: iptables-%s, %s", options.node, kind.value, " and ".join(f"IPv{int(f)}" for f in self._families))
+        for problem in (*self._fixed_problems, *self._kernel_problems):
+            log.warning("%s", problem)
+
+    def run(self, stopped: int) -> None:
+        """Until the file descriptor `stopped` is readable."""
+        while True:
+            self.step()
+            ready, _, _ = select.select([self._source.fileno(), stopped], [], [], self.patience())
+            if stopped in ready:
+                return
+            if ready:
+                self._source.drain()
+
+    def step(self) -> None:
+        """Everything that is due now; returns without waiting."""
+        self._take_changes()
+        if not self._source.complete:
+            self._report()
+            return
+        touched = self.compiler.flush()
+        retry = self.dataplane.retry_at is not None and time.monotonic() >= self.dataplane.retry_at
+        if self._first or touched or retry:
+            self._sync(None if self._first else touched)
+        self._verify()
+        if self._cutter is not None:
+            self._cutter.step()
+        self._report()
+
+    def patience(self) -> float:
+        """Seconds until something is due even if no input changes."""
+        due = [self._next_glance, self._next_check] if self._source.complete else [time.monotonic() + GLANCE_SECONDS]
+        if self.dataplane.retry_at is not None:
+            due.append(self.dataplane.retry_at)
+        if self._cutter is not None and self._cutter.due is not None:
+            due.append(self._cutter.due)
+        return max(0.0, min(due) - time.monotonic())
+
+    def _take_changes(self) -> None:
+        delta = self._source.changes()
+        for pod in delta.pods_up:
+            self.compiler.set_pod(pod)
+        for key in delta.pods_down:
+            self.compiler.remove_pod(key)
+        for address_set in delta.sets_up:
+            self.compiler.set_address_set(address_set)
+        for policy in delta.policies_up:
+            self.compiler.set_policy(policy)
+        for key in delta.policies_down:
+            self.compiler.remove_policy(key)
+        for name in delta.sets_down:
+            self.compiler.remove_address_set(name)
+        self._revisions = (delta.ir_revision, delta.objects_revision)
+
+    def _sync(self, touched: Touched | None) -> None:
+        started = time.perf_counter()
+        before, self._last = self._last, self.dataplane.sync(self.compiler.ruleset, touched)
+        self._verifier.note()
+        self._syncs += self._last.changed
+        if self._last.tightened and self._cutter is not None:
+            self._cutter.request()
+        for failure in self._last.failures:
+            if failure not in before.failures:
+                log.error("%s", failure.words)
+        for failure in before.failures:
+            if failure not in self._last.failures:
+                log.info("%s: in force again", failure.what)
+        if self._last.changed:
+            log.info("IR %d, objects %d: programmed in %.0f ms", *self._revisions, (time.perf_counter() - started) * 1000)
+        if self._first and not self._last.pending:
+            self._first = False
+            other = clean_other_backend(self._backend.kind, self._run)
+            if other.chains or other.failures:
+                log.warning("iptables-%s: %s", self._backend.kind.other.value, other.words)
+
+    def _verify(self) -> None:
+        now = time.monotonic()
+        try:
+            if now >= self._next_glance:
+                self._next_glance = now + GLANCE_SECONDS
+                if self._verifier.hook_lost():
+                    self._next_check = now
+            if now < self._next_check:
+                return
+            self._next_check = now + VERIFY_SECONDS
+            self._kernel_problems = kernel_problems(self._families)
+            drift = self._verifier.check()
+            self._read_problem = ()
+        except KernelError as error:
+            self._read_problem = (str(error),)
+            return
+        if drift:
+            self._repairs += 1
+            log.warning("repairing: somebody changed %s", drift.words)
+            self.dataplane.adopt(drift)
+            self._sync(drift.touched)
+        self._cross_check()
+
+    def _cross_check(self) -> None:
+        if self._backend.kind is not BackendKind.LEGACY:
+            return
+        if self._checks % CROSS_CHECK_EVERY == 1:
+            problems = cross_check(self.dataplane.chains, self._run)
+            for problem in problems:
+                if problem not in self._cross_problems:
+                    log.warning("%s", problem)
+            self._cross_problems = problems
+        self._checks += 1
+
+    def _report(self) -> None:
+        problems = (
+            *self._fixed_problems,
+            *self._kernel_problems,
+            *self._cross_problems,
+            *self._read_problem,
+            *self.dataplane.warnings,
+            *self._source.problems,
+            *self.compiler.problems,
+            *((self._cutter.problem,) if self._cutter is not None and self._cutter.problem else ()),
+        )
+        programmed = not self._first
+        waiting = bool(self.compiler.problems or self._read_problem)
+        failures: tuple[Failure, ...] = self._last.failures
+        self._reporter.write(
+            Report(
+                node=self._options.node,
+                ir_revision=self._revisions[0] if programmed else 0,
+                objects_revision=self._revisions[1] if programmed else 0,
+                backend=self._backend.kind,
+                families=self._families,
+                in_sync=programmed and not failures and not waiting and not self._last_incomplete(),
+                failures=failures,
+                problems=tuple(dict.fromkeys(problems)),
+                sizes=sizes(self.compiler.ruleset),
+                syncs=self._syncs,
+                repairs=self._repairs,
+                cut=self._cutter.deleted if self._cutter is not None else 0,
+            )
+        )
+
+    def _last_incomplete(self) -> bool:
+        """Whether something that decides about packets is still to be written (a set that only has to go does not)."""
+        return self._last.pending and self.dataplane.behind(self.compiler.ruleset)
+
+
+def _choose(kind: BackendKind | None, run: Runner) -> tuple[BackendKind, tuple[str, ...]]:
+    """The backend to use for good, and what is wrong with the choice."""
+    detected = detect_backend(run) if kind is None else Detection(kind, "as told")
+    log.info("backend %s: %s", detected.kind.value, detected.why)
+    return detected.kind, (detected.problem,) if detected.problem else ()
+
+
+def _tested(backend: Backend, run: Runner) -> tuple[tuple[Family, ...], tuple[str, ...]]:
+    """The families that can be programmed here. Raises AgentError when IPv4 cannot."""
+    complaints = {family: self_test(backend, family, run) for family in FAMILIES}
+    if complaints[Family.V4]:
+        raise AgentError(
+            f"this node cannot match sets in iptables-{backend.kind.value}: {complaints[Family.V4]}",
+            "the agent needs NET_ADMIN and the kernel's ip_set, xt_set and conntrack modules",
+        )
+    problems = (f"IPv6 cannot be filtered on this node: {complaints[Family.V6]}",) if complaints[Family.V6] else ()
+    return tuple(f for f in FAMILIES if not complaints[f]), problems
+
+
+@contextmanager
+def only_one(reports: Path, node: str) -> Iterator[None]:
+    """Holds the node's lock: two agents of one node would undo each other's work. Raises AgentError."""
+    reports.mkdir(parents=True, exist_ok=True)
+    with open(reports / f".{node}.lock", "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AgentError(f"an agent for node {node} is running already", f"end it first; it holds {file.name}") from error
+        yield
+
+
+@contextmanager
+def stop_signals() -> Iterator[int]:
+    """A file descriptor that becomes readable on SIGTERM and SIGINT, which do nothing else any more."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield read
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(read)
+        os.close(write)
