@@ -38,7 +38,7 @@ def test_help_names_every_command_and_the_exit_codes(cli: Any) -> None:
     assert all(f"  {name} " in out for name in COMMANDS) and "Exit codes: 0 yes, 1" in out
 
 
-@pytest.mark.parametrize("name", COMMANDS[:-1])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(cli: Any, name: str) -> None:
     assert cli(name, "--help").code == 0
 
