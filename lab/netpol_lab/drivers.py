@@ -147,15 +147,7 @@ class SimulateDriver:
 
 def node_texts(node: str, cluster: Cluster, ir: IR, families: tuple[Family, ...]) -> dict[Family, tuple[Tables, Sets]]:
     """What a node's agent would write, read back: tables and sets for each family."""
-    compiler = NodeCompiler(node, LowerOptions(families=families))
-    for address_set in ir.sets.values():
-        compiler.set_address_set(address_set)
-    for policy in ir.policies.values():
-        compiler.set_policy(policy)
-    for pod in cluster.pods.values():
-        if pod.node == node:
-            compiler.set_pod(pod)
-    compiler.flush()
+    compiler = compile_node(node, ir, cluster.pods.values(), LowerOptions(families=families))
     sets = parse_ipset_restore(full_ipset_text(compiler.ruleset))
     hook = (f"-I {HOOK_PARENT} 1 {HOOK_RULE}",)
     return {f: (parse_iptables_restore(full_iptables_text(compiler.ruleset, f, hook)), sets) for f in families}

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from netpol_compiler.kinds import DIRECTIONS
-from netpol_compiler.lower import NodeCompiler
+from netpol_compiler.lower import compile_node
 from netpol_compiler.lower.pods import pod_chain_name
 from netpol_compiler.objects import Pod
 from netpol_compiler.ruleset import Rules, Ruleset
@@ -21,16 +21,7 @@ _SET = re.compile(r"--match-set (npc[46]-[^ ]+)")
 
 def node_ruleset(state: State, node: str) -> Ruleset:
     """The whole desired state of one node."""
-    compiler = NodeCompiler(node)
-    for address_set in state.ir.sets.values():
-        compiler.set_address_set(address_set)
-    for policy in state.ir.policies.values():
-        compiler.set_policy(policy)
-    for pod in state.cluster.pods.values():
-        if pod.node == node:
-            compiler.set_pod(pod)
-    compiler.flush()
-    return compiler.ruleset
+    return compile_node(node, state.ir, state.cluster.pods.values()).ruleset
 
 
 def pod_rules(state: State, pod: Pod) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from netpol_compiler import render
 from netpol_compiler.addresses import Address
 from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import DIRECTIONS, Direction, Family
-from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler
+from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler, compile_node
 from netpol_compiler.lower.node import body_chain
 from netpol_compiler.lower.pods import pod_chain_name
 from netpol_compiler.objects import Cluster, Namespace, Pod, Policy
@@ -46,17 +46,7 @@ BASE = (namespace("a", team="red"), namespace("b", team="blue"), DB, WEB, BATCH,
 
 
 def node_of(c: Cluster, options: LowerOptions | None = None, name: str = "n1") -> NodeCompiler:
-    ir = compile_cluster(c)
-    node = NodeCompiler(name, options)
-    for local in c.pods.values():
-        if local.node == name:
-            node.set_pod(local)
-    for address_set in ir.sets.values():
-        node.set_address_set(address_set)
-    for compiled in ir.policies.values():
-        node.set_policy(compiled)
-    node.flush()
-    return node
+    return compile_node(name, compile_cluster(c), c.pods.values(), options)
 
 
 class Body(NamedTuple):

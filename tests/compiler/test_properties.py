@@ -161,20 +161,14 @@ from builders import allow, block, cluster, pod, pods, policy, port
 from netpol_compiler import render, wire
 from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import Family
-from netpol_compiler.lower import NodeCompiler
+from netpol_compiler.lower import compile_node
 
 peers = [(pods(who=f"w{i}"), block("10.0.0.0/8", "10.1.0.0/16")) for i in range(9)]
 many = [policy("a", f"p{i}", {}, ingress=[allow(*p, ports=[port(i + 1)])]) for i, p in enumerate(peers)]
 c = cluster(*many, *[pod("a", f"w{i}", f"10.0.0.{i}", who=f"w{i}") for i in range(9)])
-ir, node = compile_cluster(c), NodeCompiler("n1")
-for local in c.pods.values():
-    node.set_pod(local)
-for address_set in ir.sets.values():
-    node.set_address_set(address_set)
-for compiled in ir.policies.values():
-    node.set_policy(compiled)
-    print(wire.to_bytes(wire.policy_to_wire(compiled)))
-node.flush()
+ir = compile_cluster(c)
+node = compile_node("n1", ir, c.pods.values())
+print([wire.to_bytes(wire.policy_to_wire(compiled)) for compiled in ir.policies.values()])
 print(render.full_ipset_text(node.ruleset), render.full_iptables_text(node.ruleset, Family.V4))
 """
 

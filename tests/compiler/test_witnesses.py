@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from generators import NODES, clusters, connections
 from netpol_compiler import oracle, render
 from netpol_compiler.kinds import FAMILIES
-from netpol_compiler.lower import NodeCompiler
+from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Connection
 from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
@@ -19,16 +19,7 @@ class RenderedNode:
     """One node's rules as the restore programs would be fed them, parsed back."""
 
     def __init__(self, name: str, cluster: Cluster) -> None:
-        ir = compile_cluster(cluster)
-        node = NodeCompiler(name)
-        for pod in cluster.pods.values():
-            if pod.node == name:
-                node.set_pod(pod)
-        for address_set in ir.sets.values():
-            node.set_address_set(address_set)
-        for policy in ir.policies.values():
-            node.set_policy(policy)
-        node.flush()
+        node = compile_node(name, compile_cluster(cluster), cluster.pods.values())
         self.sets = parse_ipset_restore(render.full_ipset_text(node.ruleset))
         hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
         self.tables: dict[int, Tables] = {

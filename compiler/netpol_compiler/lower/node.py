@@ -12,13 +12,13 @@ behind named ports) share a body. Only what a change reaches is lowered again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 from netpol_compiler.addresses import Address
-from netpol_compiler.ir import AddressSet, CompiledPolicy
+from netpol_compiler.ir import IR, AddressSet, CompiledPolicy
 from netpol_compiler.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.lower.body import LoweredBody, lower_body
 from netpol_compiler.lower.dispatch import lower_dispatch
@@ -268,3 +268,17 @@ class NodeCompiler:
         self._directions[(family, direction)] = _Lowered(targets, tree, chains)
         isolated = frozenset(a.text for a in targets)
         self._kernel_sets.put_plain(IPSet(isolated_set_name(direction, family), "hash:net", family, isolated))
+
+
+def compile_node(node: str, ir: IR, pods: Iterable[Pod], options: LowerOptions | None = None) -> NodeCompiler:
+    """A node's compiler, fed with a whole state and flushed; `pods` may be the cluster's: the node's own are used."""
+    compiler = NodeCompiler(node, options)
+    for pod in pods:
+        if pod.node == node:
+            compiler.set_pod(pod)
+    for address_set in ir.sets.values():
+        compiler.set_address_set(address_set)
+    for policy in ir.policies.values():
+        compiler.set_policy(policy)
+    compiler.flush()
+    return compiler
