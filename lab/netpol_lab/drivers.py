@@ -17,8 +17,7 @@ from typing import Any
 
 from netpol_compiler.ir import IR
 from netpol_compiler.kinds import Family
-from netpol_compiler.lower.node import NodeCompiler
-from netpol_compiler.lower.options import LowerOptions
+from netpol_compiler.lower import LowerOptions, compile_node
 from netpol_compiler.objects import Cluster
 from netpol_compiler.render import full_ipset_text, full_iptables_text
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
