@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab.builder import lock_of
-from netpol_lab.errors import LabTimeout
+from netpol_lab.errors import LabError, LabTimeout
 from netpol_lab.model import Backend, LabNode
 from netpol_lab.netns import Namespaces
 from netpol_store.folder import read_revision
@@ -71,9 +71,18 @@ class Programs:
             process.kill()
             process.wait()
 
-    def stop(self) -> None:
-        for name in list(self.running):
-            self._stop(name)
+    def restart(self, name: str, crash: bool, nodes: Mapping[str, LabNode]) -> None:
+        """End a program (`crash`: by SIGKILL) and start it again. Raises LabError where there is none of that name."""
+        if name not in self.running:
+            raise LabError(f"no program {name!r} in the lab; there are {', '.join(self.running) or 'none'}")
+        if crash:
+            self.running[name].kill()
+            self.running[name].wait()
+        self._stop(name)
+        if name == OPERATOR:
+            self.start_operator()
+        else:
+            self.set_nodes(nodes)
 
     def pid(self, name: str) -> int | None:
         """The process's id in the lab's own pid namespace; None when it does not run."""

@@ -215,8 +215,15 @@ class LabClient:
         done: dict[str, Any] = self._ask({"op": "wait", "limit": limit})
         return done
 
+    def restart(self, program: str, *, crash: bool = False) -> dict[str, Any]:
+        """End "operator" or "agent-NODE" (`crash`: by SIGKILL) and start it anew; returns {program, pid}. Does not wait."""
+        done: dict[str, Any] = self._ask({"op": "restart", "program": program, "crash": crash})
+        return done
+
     def status(self) -> dict[str, Any]:
-        """{name, folder, network, backend, family, in_force, lagging, revision, nodes, hosts, pods, services}."""
+        """{name, folder, network, backend, family, agents, programs, in_force, lagging, revision, problems, not_listening,
+        nodes, hosts, pods, services}; `programs`: pids inside the lab, by name; `lagging`: who is not in force yet, and why.
+        """
         done: dict[str, Any] = self._ask({"op": "status"})
         return done
 

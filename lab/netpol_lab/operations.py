@@ -75,6 +75,7 @@ class Lab:
             "connect-many": self._connect_many,
             "lookup": self._lookup,
             "wait": self._wait,
+            "restart": self._restart,
             "status": self._status,
         }
         if operation == "apply":
@@ -162,6 +163,12 @@ class Lab:
         self._in_force(request)
         return self._api.state.objects[oid]
 
+    def _restart(self, request: Request) -> dict[str, Any]:
+        with self._lock:
+            name = str(request["program"])
+            self._programs.restart(name, bool(request.get("crash")), self.topology.nodes)
+            return {"program": name, "pid": self._programs.pid(name)}
+
     def _named(self, kind: str, namespace: str, name: str) -> ObjectId:
         """The object's identity; a pod may be named by a beginning, as in `connect`."""
         if kind != "Pod":
@@ -187,6 +194,7 @@ class Lab:
             "backend": self._builder.backend.value,
             "family": self._family.value,
             "agents": bool(self._programs.running),
+            "programs": {name: self._programs.pid(name) for name in self._programs.running},
             "in_force": not lagging,
             "lagging": lagging,
             "revision": self._api.revision,

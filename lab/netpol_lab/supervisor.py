@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import socket
 import threading
 import traceback
@@ -73,6 +74,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="netpol_lab.supervisor")
     arguments.add_argument("--dir", type=Path, required=True, help="the lab's folder")
     folder: Path = arguments.parse_args().dir
+    # Every pod costs a namespace and a few sockets; the usual soft limit of 1024 files would end at some 200 pods.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.environ["PATH"] = machine.search_path()
     _own_mounts(folder)
     # Bound after the mounts: who can connect may rely on them.
