@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from netpol_agent.backend import Backend
 from netpol_agent.errors import Failure, KernelError
@@ -21,6 +22,8 @@ from netpol_agent.runner import Runner
 from netpol_compiler.kinds import Family
 from netpol_compiler.render import add_members, create_set, delete_members, destroy_set
 from netpol_compiler.ruleset import IPSet, Rules, Ruleset, Touched, set_prefix
+
+T = TypeVar("T")
 
 RETRY_FIRST, RETRY_LAST = 0.2, 30.0
 """Seconds until what failed is tried again: doubling from the first to the last."""
@@ -242,9 +245,8 @@ class Dataplane:
             if desired is not None and self.sets[name].type == desired.type:
                 lines += delete_members(name, member_changes(self.sets[name].members, desired.members)[1])
         work.tightened = work.tightened or bool(lines)
-        lines += [
-            destroy_set(n) for n in sorted(work.sets) if n in self.sets and n not in work.ruleset.sets and n.startswith(prefixes)
-        ]
+        gone = (work.sets & self.sets.keys()) - work.ruleset.sets.keys()
+        lines += [destroy_set(name) for name in sorted(gone) if prefixes and name.startswith(prefixes)]
         failures: list[LineFailure] = []
         if lines:
             work.changed = True
@@ -317,7 +319,7 @@ class Dataplane:
             self._delay = min(self._delay * 2, RETRY_LAST)
 
 
-def _merge(into: dict, drift: Mapping) -> None:  # type: ignore[type-arg]  # chains and sets alike
+def _merge(into: dict[str, T], drift: Mapping[str, T | None]) -> None:
     for name, actual in drift.items():
         if actual is None:
             into.pop(name, None)

@@ -39,11 +39,12 @@ def kernel_problems(families: tuple[Family, ...]) -> tuple[str, ...]:
             path.write_text("1\n", encoding="ascii")
         except FileNotFoundError:
             problems.append(
-                f"br_netfilter is not loaded: pods of this node that share a bridge reach each other UNFILTERED (IPv{int(family)}); {_REMEDY}"
+                f"br_netfilter is not loaded: pods that share a bridge reach each other UNFILTERED (IPv{int(family)}); " + _REMEDY
             )
         except OSError as error:
             problems.append(
-                f"{path.name} is off and cannot be set ({error.strerror}): pods that share a bridge reach each other UNFILTERED; {_REMEDY}"
+                f"{path.name} is off and cannot be set ({error.strerror}): pods that share a bridge reach each other UNFILTERED; "
+                + _REMEDY
             )
     if not Path("/proc/sys/net/netfilter/nf_conntrack_max").exists():
         problems.append("nf_conntrack is not loaded: replies cannot be told from new connections; run: modprobe nf_conntrack")

@@ -64,15 +64,15 @@ class Verifier:
         learned: dict[str, str] = {}
         for name, rules in ours.items():
             actual = state.chains.get(name)
-            if (
-                actual is None
-                or len(actual) != len(rules)
-                or not all(map(lambda a, b: _same(a, b, known, learned), rules, actual))
-            ):
+            if actual is None or not _all_same(rules, actual, known, learned):
                 found[name] = actual
         # Only words in use are kept, so that memory does not grow with churn.
         self._words[family] = learned
         return found
+
+
+def _all_same(written: Rules, read: Rules, known: dict[str, str], learned: dict[str, str]) -> bool:
+    return len(written) == len(read) and all(_same(a, b, known, learned) for a, b in zip(written, read, strict=True))
 
 
 def _same(written: str, read: str, known: dict[str, str], learned: dict[str, str]) -> bool:

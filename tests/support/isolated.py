@@ -66,7 +66,7 @@ def _child(body: Callable[[], object], write: int) -> None:
     try:
         _enter()
         answer: tuple[bool, object] = (True, body())
-    except BaseException:  # noqa: BLE001  # whatever ends the body is told to the parent, which raises it
+    except BaseException:  # whatever ends the body is told to the parent, which raises it
         answer = (False, traceback.format_exc())
     try:
         with os.fdopen(write, "wb") as file:
