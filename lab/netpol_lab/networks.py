@@ -26,6 +26,9 @@ QUIET = {
     "net/ipv6/conf/default/accept_dad": 0,
     "net/ipv6/conf/all/accept_ra": 0,
     "net/ipv6/conf/default/accept_ra": 0,
+    # "Port unreachable" is an answer that probes wait for: many at once must not be rationed.
+    "net/ipv4/icmp_ratemask": 0,
+    "net/ipv6/icmp/ratelimit": 0,
 }
 FORWARDING = {
     **QUIET,
