@@ -10,7 +10,9 @@ The pods stay, the policies of a test go with it. Two nodes, so that each point 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from textwrap import dedent
+from typing import Any
 
 import pytest
 import yaml
@@ -44,16 +46,34 @@ def base() -> list[Manifest]:
     ]
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabClient]:
-    """The lab of all packet tests: dual stack, host-gw, nft."""
+@contextmanager
+def started(name: str, **up: Any) -> Iterator[LabClient]:
+    """A lab with the pods that the tests find."""
+    client = LabClient(name)
+    client.up(base(), **up)
+    try:
+        yield client
+    finally:
+        client.down()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with own_lab_folder(tmp_path_factory.mktemp("labs")):
-        client = LabClient("kernel-tests")
-        client.up(base(), network="host-gw", backend="nft", family="dual")
-        try:
-            yield client
-        finally:
-            client.down()
+        yield
+
+
+@pytest.fixture(scope="session")
+def lab(_own_folder: None) -> Iterator[LabClient]:
+    """The lab of most packet tests: dual stack, host-gw, nft."""
+    with started("kernel-tests", network="host-gw", backend="nft", family="dual") as client:
+        yield client
+
+
+@pytest.fixture
+def own_lab() -> Callable[..., AbstractContextManager[LabClient]]:
+    """`with own_lab(**up) as lab`: another lab with the same pods, for what cannot be had in the common one."""
+    return lambda **up: started("kernel-tests-own", **up)
 
 
 @pytest.fixture
@@ -71,17 +91,20 @@ def objects(lab: LabClient) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def policy(objects: Callable[..., None]) -> Callable[..., Manifest]:
-    """`policy(spec, namespace="a", name="policy")`; `spec` is YAML. Returns the manifest."""
+def manifest() -> Callable[..., Manifest]:
+    """`manifest(spec, namespace="a", name="policy")`: a NetworkPolicy; `spec` is YAML."""
 
-    def apply(spec: str, namespace: str = "a", name: str = "policy") -> Manifest:
-        metadata = {"namespace": namespace, "name": name}
+    def make(spec: str, namespace: str = "a", name: str = "policy") -> Manifest:
         kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-        manifest = {**kind, "metadata": metadata, "spec": yaml.safe_load(dedent(spec))}
-        objects(manifest)
-        return manifest
+        return {**kind, "metadata": {"namespace": namespace, "name": name}, "spec": yaml.safe_load(dedent(spec))}
 
-    return apply
+    return make
+
+
+@pytest.fixture
+def policy(objects: Callable[..., None], manifest: Callable[..., Manifest]) -> Callable[..., None]:
+    """Like `manifest`; the policy is in force on return, gone after the test."""
+    return lambda *args, **kwargs: objects(manifest(*args, **kwargs))
 
 
 @pytest.fixture

@@ -50,6 +50,14 @@ def test_point_12_only_what_the_new_state_refuses_is_cut(lab, policy):
         assert gold.answers()
 
 
+def test_point_12_an_open_connection_stays_where_the_agent_is_told_to_keep_it(own_lab, manifest):
+    with own_lab(established="keep") as lab, Conversation(lab, "a/client-2", "a/server", 4) as talk:
+        assert talk.answers()
+        lab.apply([manifest(SHUT)])
+        assert not talk.is_cut_within(CUT_SECONDS)
+        assert [r["verdict"] for r in lab.connect("a/client-2", "a/server", "8080")] == ["refused"]
+
+
 def test_point_13_a_rule_without_ports_covers_icmp_one_with_ports_does_not(policy, see):
     policy("{podSelector: {matchLabels: {id: '1'}}, ingress: [{from: [{podSelector: {}}]}]}", name="without")
     policy("""

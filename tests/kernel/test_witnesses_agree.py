@@ -10,6 +10,7 @@ import pytest
 from netpol_compiler import oracle
 from netpol_compiler.kinds import Protocol
 from netpol_compiler.simulate import first_packet, walk
+from netpol_lab.client import LabClient
 from netpol_lab.drivers import node_texts
 from netpol_lab.journeys import Hop
 from netpol_lab.model import Families, NetworkKind
@@ -64,11 +65,9 @@ def by_ir(picture: Picture, hop: Hop) -> bool:
     return all(side.allowed or not local(picture, hop, side.pod) for side in (found.egress, found.ingress))
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_kernel_oracle_ir_and_simulator_give_one_answer(lab, objects, seed):
-    policies = random_policies(seed, POLICIES)
-    objects(*policies)
-    picture = make_picture(lab.get(), Families.DUAL, NetworkKind.HOST_GW)
+def disagreements(lab: LabClient, kind: NetworkKind, seed: int) -> list[str]:
+    """Each connection about which the four do not say the same, in words."""
+    picture = make_picture(lab.get(), Families.DUAL, kind)
     texts = {n: node_texts(n, picture.cluster, picture.ir, Families.DUAL.each) for n in picture.cluster.nodes}
     sent = tries(seed)
     seen = lab.connect_many([{"source": t.source, "destination": t.target, "port": t.port, "family": t.version} for t in sent])
@@ -88,4 +87,24 @@ def test_kernel_oracle_ir_and_simulator_give_one_answer(lab, objects, seed):
         }
         if len(set(answers.values())) > 1 or any(r["verdict"] == "error" for r in results):
             wrong.append(f"{one}: {answers} {results}")
+    return wrong
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_kernel_oracle_ir_and_simulator_give_one_answer(lab, objects, seed):
+    policies = random_policies(seed, POLICIES)
+    objects(*policies)
+    wrong = disagreements(lab, NetworkKind.HOST_GW, seed)
     assert not wrong, "\n".join([*wrong[:10], *map(str, policies)])
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+@pytest.mark.parametrize("network", list(NetworkKind))
+def test_they_agree_on_every_network_and_backend(own_lab, network, backend):
+    with own_lab(network=network.value, backend=backend, family="dual") as lab:
+        for seed in range(100, 103):
+            policies = random_policies(seed, POLICIES)
+            lab.apply(policies)
+            wrong = disagreements(lab, network, seed)
+            lab.delete(policies)
+            assert not wrong, "\n".join([*wrong[:10], *map(str, policies)])
