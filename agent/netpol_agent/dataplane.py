@@ -18,6 +18,7 @@ from netpol_agent.backend import Backend
 from netpol_agent.errors import Failure, KernelError
 from netpol_agent.ipsets import IPSets, LineFailure, failed_members, member_changes
 from netpol_agent.iptables import FilterTable, Outcome, TableState
+from netpol_agent.parts import SizeLimit
 from netpol_agent.runner import Runner
 from netpol_compiler.kinds import Family
 from netpol_compiler.render import add_members, create_set, delete_members, destroy_set
@@ -89,7 +90,8 @@ class Dataplane:
         self.chains: dict[Family, dict[str, Rules]] = {f: {} for f in self.families}
         self.warnings: tuple[str, ...] = ()
         self.retry_at: float | None = None
-        self.tables = {f: FilterTable(backend, f, run) for f in self.families}
+        size = SizeLimit()
+        self.tables = {f: FilterTable(backend, f, run, size) for f in self.families}
         self.ipsets = IPSets(backend.ipset, run)
         self._clock = clock
         self._loaded = False

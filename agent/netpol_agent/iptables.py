@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from netpol_agent.backend import Backend
 from netpol_agent.culprit import find_bad_chains, line_of_error, sets_of
 from netpol_agent.errors import Failure, KernelError
-from netpol_agent.parts import TOO_LONG, targets_of, transactions
+from netpol_agent.parts import TOO_LONG, SizeLimit, targets_of, transactions
 from netpol_agent.runner import Done, Runner
 from netpol_compiler.kinds import DIRECTIONS, Family
 from netpol_compiler.lower.rules import ALLOW_CHAIN, chain_of
@@ -93,11 +93,11 @@ class Outcome:
 class FilterTable:
     """Reads and writes one family's filter table."""
 
-    def __init__(self, backend: Backend, family: Family, run: Runner) -> None:
+    def __init__(self, backend: Backend, family: Family, run: Runner, size: SizeLimit | None = None) -> None:
         self.family = family
         self._backend = backend
         self._run = run
-        self._limit: int | None = None
+        self._size = size or SizeLimit()
 
     def read(self) -> TableState:
         """Raises KernelError."""
@@ -143,7 +143,7 @@ class FilterTable:
             if done.ok:
                 return Outcome(attempt.up, attempt.down, attempt.failures)
             if TOO_LONG in done.err and len(text) > SMALLEST_PART:
-                self._limit = len(text) // 2
+                self._size.characters = len(text) // 2
                 continue
             if done.code < 0 or any(word in done.err for word in _LOCKED):
                 return Outcome(whole=done.words)
@@ -157,7 +157,7 @@ class FilterTable:
     def _submit_all(self, attempt: _Attempt, hook: list[str]) -> tuple[str, Done]:
         """Submit up to the first text that fails; returns the last one and how it went."""
         text, done = "", Done(0, "", "")
-        for text in transactions(attempt.up, attempt.down, hook, attempt.programmed, self._limit):
+        for text in transactions(attempt.up, attempt.down, hook, attempt.programmed, self._size.characters):
             done = self.submit(text)
             if not done.ok:
                 break

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from netpol_compiler.render import chains_transaction
 from netpol_compiler.ruleset import Rules
@@ -17,6 +18,13 @@ from netpol_compiler.ruleset import Rules
 TOO_LONG = "Message too long"
 
 _TARGET = re.compile(r"(?:^| )-[jg] (\S+)")
+
+
+@dataclass(slots=True)
+class SizeLimit:
+    """Characters of one text at most, as learned so far; None: no limit met yet. Both families share one."""
+
+    characters: int | None = None
 
 
 def targets_of(rules: Iterable[str]) -> set[str]:

@@ -355,7 +355,7 @@ def test_rules_that_iptables_prints_differently_are_not_taken_for_damage(kind: B
 
 @isolated
 def test_a_transaction_too_long_for_one_message_is_written_in_parts() -> None:
-    rules = tuple(f'-p tcp -m tcp --dport {port} -m comment --comment "{"x" * 200}" -g npc-allow' for port in range(1, 1500))
+    rules = tuple(f'-p tcp -m tcp --dport {port} -m comment --comment "{"x " * 100}x" -g npc-allow' for port in range(1, 1500))
     desired = with_chain(ruleset(pods=("a", "b")), "npc-bi-b", rules)
     plane = dataplane(BackendKind.NFT)
     assert plane.sync(desired).failures == ()
