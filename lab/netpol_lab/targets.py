@@ -92,6 +92,8 @@ def _machine(kind: str, text: str, topology: Topology) -> Target:
         # In a lab without IPv4 people still call a machine by the address in their YAML.
         if address is not None and twin_address(address) in machine.addresses:
             return _machine_target(kind, machine, machine.addresses)
+        if address is not None and twin_address(address) in extra:
+            return _machine_target(kind, machine, (twin_address(address),))
     known = ", ".join(f"{m.name} ({', '.join(a.text for a in m.addresses)})" for m in machines)
     raise LabError(f"no {kind} {text!r} in the lab; there are {known or 'none'}")
 

@@ -53,7 +53,7 @@ def applied(lab: LabClient) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def verdicts(lab: LabClient, source: str, destination: str = "python/tomcat-1", port: str = PORT) -> set[str]:
-    return {r["verdict"] for r in lab.connect(source, destination, port, limit=0.3)}
+    return {r["verdict"] for r in lab.connect(source, destination, port, limit=0.5)}
 
 
 def test_a_policy_is_in_force_when_apply_returns(lab: LabClient, applied: Callable[[dict[str, Any]], None]) -> None:

@@ -83,6 +83,7 @@ def test_outside_host_reaches_pods_by_their_addresses(lab: LabClient) -> None:
 def test_machines_answer_to_the_address_in_the_yaml(lab: LabClient) -> None:
     # With IPv6 only, 172.31.7.109 has no such address, and is still what people call it.
     assert answers(lab, "host/172.31.7.109", "python/tomcat-2", "8080/tcp") == {("data", "python/tomcat-2")}
+    assert answers(lab, "linux/client", "host/203.0.113.10", "80/tcp") == {("data", "host/outside")}
 
 
 def test_pods_leave_the_pod_network_with_their_nodes_address(lab: LabClient) -> None:

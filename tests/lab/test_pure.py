@@ -15,7 +15,7 @@ from netpol_compiler.objects import Key
 from netpol_lab import dns, kubeproxy, machine, networks, probe, protocol, sctp
 from netpol_lab.errors import LabError
 from netpol_lab.model import EndpointAddress, LabNode, LabPod, LabService, NetworkKind, ServicePort, Topology
-from netpol_lab.twins import twin_address, twin_network
+from netpol_lab.twins import twin_address, twin_network, with_twin_blocks
 
 NODES = {
     name: LabNode(name, (parse_address(address),), (parse_network(block)[0],))
@@ -75,6 +75,17 @@ def test_twin_blocks_hold_the_twins_of_their_addresses(given: str, twin: str) ->
 def test_a_block_of_odd_length_has_no_twin() -> None:
     with pytest.raises(ValueError, match="no IPv6 twin"):
         twin_network(parse_network("10.200.36.128/25")[0])
+
+
+def test_a_policys_blocks_get_their_twins_beside_them() -> None:
+    block = {"cidr": "10.200.0.0/16", "except": ["10.200.219.0/24", "10.200.36.67/32"]}
+    twin = {"cidr": "fd00:10:200::/48", "except": ["fd00:10:200:219::/64", "fd00:10:200:36::67/128"]}
+    pods, odd = {"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/13"}}
+    spec = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": block}, pods, odd]}, {}], "egress": [{"to": [pods]}]}
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "a"}, "spec": spec}
+    peers = [{"ipBlock": block}, {"ipBlock": twin}, pods, odd]
+    assert with_twin_blocks(policy) == {**policy, "spec": {**spec, "ingress": [{"from": peers}, {}]}}
+    assert with_twin_blocks({"kind": "Pod", "spec": spec}) == {"kind": "Pod", "spec": spec}
 
 
 def test_the_pod_network_is_the_octet_aligned_block_around_all_nodes() -> None:
