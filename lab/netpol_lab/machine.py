@@ -23,14 +23,14 @@ UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
-_PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ipset": "ipset", "unshare": "util-linux", "conntrack": "conntrack"}
+_PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ipset": "ipset", "unshare": "util-linux"}
 _TRIAL = "ip link add npctl0 type veth peer name npctl1 && mount -t tmpfs tmpfs /run && echo 1 > /proc/sys/net/ipv4/ip_forward"
 
 
 def required_programs(backend: str, family: str) -> tuple[str, ...]:
     """The programs that a lab calls."""
     tables = {"ipv4": ["iptables"], "ipv6": ["ip6tables"], "dual": ["iptables", "ip6tables"]}.get(family, ["iptables"])
-    return ("ip", "bridge", "ipset", "unshare", "conntrack", *(f"{t}-{backend}" for t in tables))
+    return ("ip", "bridge", "ipset", "unshare", *(f"{t}-{backend}" for t in tables))
 
 
 def require_programs(backend: str = "nft", family: str = "ipv4") -> None:
