@@ -54,7 +54,7 @@ class LoweredBody:
     `uses`: the IR sets whose kernel sets the chains name."""
 
     chains: dict[str, Rules] = field(default_factory=dict)
-    unions: dict[str, tuple[Atom, ...]] = field(default_factory=dict)
+    unions: dict[str, frozenset[Atom]] = field(default_factory=dict)
     blocks: dict[str, IPSet] = field(default_factory=dict)
     uses: set[SetAtom] = field(default_factory=set)
 
@@ -99,9 +99,9 @@ class _BodyBuilder:
     def _allowances(self, protocol: Protocol, rules: Iterable[tuple[CompiledPolicy, CompiledRule]]) -> list[Allowance]:
         found = []
         for policy, rule in rules:
-            peers = rule_atoms(rule, self._family)
             ranges = [(p.first, p.last) for p in rule.ports or () if p.protocol is protocol]
             ranges += [(n, n) for named in rule.named_ports if named.protocol is protocol for n in self._numbers.get(named, ())]
+            peers = rule_atoms(rule, self._family) if ranges else frozenset()
             if peers:
                 found += [Allowance(first, last, peers, why(policy, rule)) for first, last in ranges]
         return found
@@ -167,7 +167,7 @@ class _BodyBuilder:
             return [self._peer(a) for a in sorted(atoms, key=lambda a: (type(a).__name__, a))]
         ip_port = any(isinstance(a, SetAtom) and a.ip_port for a in atoms)
         name = set_name(self._family, ip_port, "union", ["union", self._name, group])
-        self._out.unions[name] = tuple(atoms)
+        self._out.unions[name] = atoms
         return [text.endpoint_set(name) if ip_port else text.peer_set(self._direction, name)]
 
     def _peer(self, atom: Atom) -> str:

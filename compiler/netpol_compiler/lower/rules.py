@@ -6,6 +6,8 @@ cheap header matches first, sets after them, the comment last.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from netpol_compiler.kinds import Direction, Family, Protocol
 
 ALLOW_CHAIN = "npc-allow"
@@ -74,6 +76,7 @@ def chunks(ranges: tuple[tuple[int, int], ...]) -> list[tuple[tuple[int, int], .
     return [tuple(p) for p in parts if p]
 
 
+@lru_cache(maxsize=8192)
 def comment(text: str) -> str:
     """A comment match, cut to the kernel's length; quotes and backslashes never reach the shell-like parser."""
     clean = "".join(c if c.isascii() and c.isprintable() and c not in "\"\\'`$" else "?" for c in text)

@@ -22,7 +22,7 @@ class _Union:
     """A union set's family and atoms; `names` are the IR sets among them."""
 
     family: Family
-    atoms: tuple[Atom, ...]
+    atoms: frozenset[Atom]
     names: frozenset[str]
 
     @property
@@ -51,6 +51,7 @@ class KernelSets:
         self._unions: dict[str, _Union] = {}
         self._rendered: dict[str, AddressSet] = {}
         self._leaving: set[str] = set()
+        self._stale_unions: set[str] = set()
         self._dirty: set[str] = set()  # IR names
         self._touched: set[str] = set()  # kernel names
 
@@ -96,8 +97,10 @@ class KernelSets:
             del self._unions[name]
             self._remove(name)
         for name, atoms in (new.unions if new else {}).items():
-            self._unions[name] = _Union(family, atoms, frozenset(a.name for a in atoms if isinstance(a, SetAtom)))
-            self._touched.add(name)
+            union = _Union(family, atoms, frozenset(a.name for a in atoms if isinstance(a, SetAtom)))
+            if self._unions.get(name) != union:
+                self._unions[name] = union
+                self._stale_unions.add(name)
 
     def flush(self) -> frozenset[str]:
         """Bring `sets` up to date; returns the kernel names that may differ from before."""
@@ -105,11 +108,11 @@ class KernelSets:
             self._leaving.discard(ir_name)
             del self.address_sets[ir_name]
             self._dirty.add(ir_name)
-        for ir_name in self._dirty:
-            self._refresh(ir_name)
+        changed = {ir_name for ir_name in self._dirty if self._refresh(ir_name)}
         for name, union in self._unions.items():
-            if name in self._touched or not union.names.isdisjoint(self._dirty):
+            if name in self._stale_unions or not union.names.isdisjoint(changed):
                 self.put_plain(IPSet(name, union.type, union.family, union_texts(union.atoms, self._texts[union.family])))
+        self._stale_unions.clear()
         touched, self._touched = frozenset(self._touched), set()
         self._dirty.clear()
         return touched
@@ -118,8 +121,8 @@ class KernelSets:
         atom = _atom(ir_name)
         return any(self._uses[(f, atom)] for f in self._families) or any(ir_name in u.names for u in self._unions.values())
 
-    def _refresh(self, ir_name: str) -> None:
-        """The kernel sets of one IR set, and its members for the unions."""
+    def _refresh(self, ir_name: str) -> bool:
+        """The kernel sets of one IR set, and its members for the unions. Returns whether the members differ."""
         old, new = self._rendered.pop(ir_name, None), self.address_sets.get(ir_name)
         if new is not None:
             self._rendered[ir_name] = new
@@ -139,6 +142,7 @@ class KernelSets:
             else:
                 del self._uses[(family, atom)]
                 self._remove(kernel)
+        return new is not old
 
     def _remove(self, name: str) -> None:
         if self.sets.pop(name, None) is not None:
