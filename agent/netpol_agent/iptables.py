@@ -105,8 +105,9 @@ class FilterTable:
         if not done.ok:
             raise KernelError(f"reading the IPv{int(self.family)} filter table: {done.words}")
         state = parse_save(done.out, done.err)
-        if any("incompatible" in w for w in state.warnings):
-            raise KernelError(f"the IPv{int(self.family)} filter table is not iptables' own any more: {state.warnings[0]}")
+        # Foreign base chains beside ours are only worth a warning; a table that iptables cannot read at all is not.
+        if unreadable := [w for w in state.warnings if "is incompatible" in w]:
+            raise KernelError(f"the IPv{int(self.family)} filter table is not iptables' own any more: {unreadable[0]}")
         return state
 
     def read_hook(self) -> TableState:

@@ -23,12 +23,10 @@ from dataplanes import (
 )
 from isolated import isolated
 from netpol_agent import backend as backend_module
-from netpol_agent.backend import BackendKind, detect_backend, find_backend, self_test
+from netpol_agent.backend import BackendKind
 from netpol_agent.cleanup import run_cleanup
-from netpol_agent.runner import Processes
 from netpol_agent.verify import Verifier
 from netpol_compiler.kinds import FAMILIES, Family
-from netpol_compiler.render import create_set
 from netpol_compiler.ruleset import IPSet, Ruleset, Touched
 
 pytestmark = pytest.mark.kernel
@@ -375,39 +373,3 @@ def test_members_and_exceptions_trade_places_without_loss() -> None:
     for texts in (("10.0.0.0/8", "10.1.0.0/16 nomatch"), ("10.0.0.0/8 nomatch", "10.1.0.0/16"), ("10.1.0.0/16 nomatch",), ()):
         assert plane.sync(state(*texts)).failures == ()
         assert_in_force(BackendKind.NFT, state(*texts))
-
-
-@isolated
-def test_the_backend_in_use_is_detected_by_what_it_holds() -> None:
-    run = Processes()
-    shell("iptables-legacy -A INPUT -j ACCEPT")
-    assert detect_backend(run).kind is BackendKind.LEGACY
-    shell("iptables-nft -t mangle -N KUBE-KUBELET-CANARY")
-    assert detect_backend(run).kind is BackendKind.NFT
-    shell("iptables-legacy -t nat -N KUBE-SERVICES; iptables-legacy -t nat -N KUBE-NODEPORTS")
-    detected = detect_backend(run)
-    assert detected.kind is BackendKind.LEGACY
-    assert "both" in detected.problem
-
-
-@both
-@isolated
-def test_the_self_test_passes_and_leaves_nothing(kind: BackendKind) -> None:
-    before = [saved(kind, f) for f in FAMILIES]
-    assert [self_test(find_backend(kind), f, Processes()) for f in FAMILIES] == ["", ""]
-    assert [saved(kind, f) for f in FAMILIES] == before
-    assert shell("ipset save") == ""
-
-
-@isolated
-def test_cleanup_removes_both_backends_and_rules_that_lead_to_ours() -> None:
-    for kind in BackendKind:
-        dataplane(kind).sync(ruleset())
-        shell(f"{command(kind)} -A INPUT -m comment --comment 'left over' -j npc-forward")
-    shell(create_set(IPSet("npc6-p1-x", "hash:ip,port", Family.V6)).join(("ipset ", "")))
-    removed = run_cleanup()
-    assert removed.failures == []
-    for kind in BackendKind:
-        for family in FAMILIES:
-            assert not [line for line in saved(kind, family) if "npc-" in line]
-    assert shell("ipset save") == ""
