@@ -5,19 +5,14 @@ Names of sets and chains end in a hash; here each is written as `<stem>`, and wh
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
 import pytest
 
 from builders import (
     allow,
     block,
     cluster,
-    egress_policy,
     has,
     lacks,
-    namespace,
     none_of,
     one_of,
     pod,
@@ -26,60 +21,13 @@ from builders import (
     port,
     selector,
 )
+from lowered import BASE, BATCH, DB, WEB, body_of, egress, ingress, lowered, node_of, plain
 from netpol_compiler import render
-from netpol_compiler.addresses import Address
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import DIRECTIONS, Direction, Family
-from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler, compile_node
-from netpol_compiler.lower.node import body_chain
 from netpol_compiler.lower.pods import pod_chain_name
-from netpol_compiler.objects import Cluster, Namespace, Pod, Policy
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
+from netpol_compiler.objects import Policy
+from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
 from netpol_compiler.selectors import EVERYTHING
-from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
-
-DB = pod("a", "db", ["10.0.1.2", "fd00::12"], app="db", ports=["sql:5432", "web:8080"])
-WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", tier="front", ports=["web:80"])
-BATCH = pod("a", "batch", ["10.0.1.3", "fd00::13"], app="batch")
-OTHER = pod("b", "other", ["10.0.2.1", "fd00::21"], app="web", node="n2", ports=["web:8000"])
-BASE = (namespace("a", team="red"), namespace("b", team="blue"), DB, WEB, BATCH, OTHER)
-
-
-def node_of(c: Cluster, options: LowerOptions | None = None, name: str = "n1") -> NodeCompiler:
-    return compile_node(name, compile_cluster(c), c.pods.values(), options)
-
-
-class Body(NamedTuple):
-    """The rules of a pod's body, hashes left out, comments left out; and the sets by their readable names."""
-
-    rules: list[str]
-    sets: dict[str, set[str]]
-
-
-def plain(text: str) -> str:
-    text = re.sub(r'-m comment --comment "[^"]*" ', "", text)
-    return re.sub(r"(npc[46]?-[a-z0-9-]*)-[1-9A-HJ-NP-Za-km-z]{14}\b", r"\1", text)
-
-
-def body_of(node: NodeCompiler, local: Pod, direction: Direction, family: Family = Family.V4) -> Body:
-    jumps = [r for r in node.ruleset.chains[family][pod_chain_name(local.key, direction)] if r.startswith("-j npc-b")]
-    chain = jumps[0].removeprefix("-j ")
-    sets = {plain(name): set(s.members) for name, s in node.ruleset.sets.items() if s.family is family}
-    return Body([plain(r) for r in node.ruleset.chains[family][chain]], sets)
-
-
-def lowered(*objects: Policy | Pod | Namespace, direction: Direction = Direction.INGRESS, family: Family = Family.V4) -> Body:
-    """The body of DB."""
-    return body_of(node_of(cluster(*BASE, *objects)), DB, direction, family)
-
-
-def ingress(*rules, **select):  # type: ignore[no-untyped-def]  # the table below reads better without types
-    return policy("a", "p", select or {"app": "db"}, ingress=rules)
-
-
-def egress(*rules):  # type: ignore[no-untyped-def]
-    return egress_policy("a", "p", {"app": "db"}, *rules)
-
 
 WEB_SET = "npc4-n1-web"
 
@@ -387,105 +335,3 @@ def test_point_15_a_rule_whose_peers_were_all_rejected_allows_nothing() -> None:
         DB.key._replace(name="p"), "", selector(app="db"), frozenset({Direction.INGRESS}), (Rule(Direction.INGRESS, 0, (), None),)
     )
     assert lowered(broken).rules == []
-
-
-# -- the cost of a new connection ---------------------------------------------------------------------
-
-
-def test_many_policies_of_one_pod_are_one_test_of_one_set() -> None:
-    many = [policy("a", f"p{i}", {"app": "db"}, ingress=[allow(pods(who=f"w{i}"), ports=[port(80)])]) for i in range(501)]
-    body = lowered(*many, pod("a", "w500", "10.0.9.9", who="w500"))
-    assert body.rules == ["-p tcp -m tcp --dport 80 -m set --match-set npc4-n1-union src -g npc-allow"]
-    assert body.sets["npc4-n1-union"] == {"10.0.9.9"}
-
-
-def longest_walk(ruleset: Ruleset, chain: str, stop: str) -> int:
-    """Rules tried at most from the top of `chain`, when each way out is tried last; chains named `stop...` not counted."""
-    if chain.startswith(stop):
-        return 0
-    rules = ruleset.chains[Family.V4].get(chain, ())
-    below = [m.group(1) for r in rules if (m := re.search(r"-[gj] (npc-\S+)", r))]
-    return len(rules) + max((longest_walk(ruleset, c, stop) for c in below), default=0)
-
-
-@pytest.mark.parametrize("count", [10, 100, 1000])
-def test_many_ports_with_other_peers_are_found_by_a_tree(count: int) -> None:
-    many = [policy("a", f"p{i}", {"app": "db"}, ingress=[allow(pods(who=f"w{i}"), ports=[port(1000 + i)])]) for i in range(count)]
-    node = node_of(cluster(*BASE, *many))
-    key = next(k for k in node._bodies if k.direction is Direction.INGRESS)
-    assert longest_walk(node.ruleset, body_chain(key), "npc-allow") <= 1 + 4 * {10: 2, 100: 4, 1000: 5}[count]
-
-
-@pytest.mark.parametrize(("count", "most"), [(4, 4), (16, 9), (250, 17), (1000, 25)])
-def test_the_dispatch_tree_grows_with_the_logarithm_of_the_pods(count: int, most: int) -> None:
-    local = [pod("a", f"p{i}", f"10.{i // 256 + 1}.{i % 256}.9", app="x") for i in range(count)]
-    node = node_of(cluster(*local, policy("a", "deny", EVERYTHING)))
-    assert longest_walk(node.ruleset, "npc-ingress", "npc-p") <= most
-
-
-SPREADS = {
-    "in a row": [f"10.0.0.{i}" for i in range(1, 251)],
-    "by chance, IPv4": [f"10.{i * 7919 % 251}.{i * 104729 % 241}.{i}" for i in range(250)],
-    "by chance, IPv6": [f"fd00::{i * 7919 % 65521:x}:{i * 104729 % 65519:x}:{i * 1299709 % 65497:x}" for i in range(1, 251)],
-    "powers of two, IPv4": [f"10.{(1 << i >> 16) & 255}.{(1 << i >> 8) & 255}.{1 << i & 255}" for i in range(24)],
-    "powers of two, IPv6": [Address(6, (0xFD << 120) + (1 << i)).text for i in range(64)],
-    "a thousand": [f"10.{i // 250}.0.{i % 250}" for i in range(1000)],
-}
-
-
-@pytest.mark.parametrize("addresses", SPREADS.values(), ids=SPREADS)
-def test_no_path_is_deeper_than_nftables_follows_whatever_the_addresses_and_ports(addresses: list[str]) -> None:
-    """nftables refuses tables in which some path from FORWARD goes through more than 15 chains."""
-    local = [pod("a", f"p{i}", text, app="x") for i, text in enumerate(addresses)]
-    rules = [allow(pods(who=f"w{i % 5}"), ports=[port(i * 3 + 1)]) for i in range(1025)]
-    node = node_of(cluster(*local, policy("a", "p", EVERYTHING, ingress=rules), egress_policy("a", "q", EVERYTHING, *rules)))
-    for family in Family:
-        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
-        assert parse_iptables_restore(render.full_iptables_text(node.ruleset, family, hook)).depth(HOOK_PARENT) <= MAX_DEPTH
-
-
-def test_five_thousand_single_ports_with_other_peers_fit_the_tree() -> None:
-    rules = [allow(pods(who=f"w{i % 2}"), ports=[port(i * 3 + 1)]) for i in range(5000)]
-    node = node_of(cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules)))
-    key = next(k for k in node._bodies if k.direction is Direction.INGRESS)
-    assert longest_walk(node.ruleset, body_chain(key), "npc-allow") <= 1 + 5 * 6
-
-
-def test_pods_with_the_same_policies_share_one_body() -> None:
-    local = [pod("a", f"p{i}", f"10.0.0.{i + 1}") for i in range(50)]
-    node = node_of(cluster(*local, policy("a", "deny", EVERYTHING)))
-    assert len([n for n in node.ruleset.chains[Family.V4] if n.startswith("npc-bi-")]) == 1
-
-
-def test_more_ports_than_one_match_holds_are_split_or_treed() -> None:
-    body = lowered(ingress(allow(ports=[port(2 * n) for n in range(1, 41)])))
-    assert [len(r.split("--dports ")[1].split(" ")[0].split(",")) for r in body.rules] == [15, 15, 10]
-
-
-# -- names and options ---------------------------------------------------------------------------------
-
-
-def test_names_fit_the_kernel_at_their_length_limits() -> None:
-    long = "x" * 253
-    node = node_of(
-        cluster(
-            pod("n" * 63, long, ["10.0.0.1", "fd00::1"], app="v" * 63),
-            policy("n" * 63, long, ingress=[allow(pods(app="v" * 63))]),
-        )
-    )
-    assert max(len(n) for c in node.ruleset.chains.values() for n in c) <= 28
-    assert max(len(n) for n in node.ruleset.sets) <= 31
-    for rules in (r for c in node.ruleset.chains.values() for chain in c.values() for r in chain):
-        assert all(len(m) <= 255 for m in re.findall(r'--comment "([^"]*)"', rules))
-        assert all(len(m) <= 63 for m in re.findall(r'--nflog-prefix "([^"]*)"', rules))
-
-
-def test_accept_mode_accepts_what_is_marked_and_what_is_known() -> None:
-    node = node_of(cluster(*BASE, ingress()), LowerOptions(accept=AcceptAction.ACCEPT))
-    forward = node.ruleset.chains[Family.V4]["npc-forward"]
-    assert forward[0].endswith("-j ACCEPT") and forward[-1] == "-m mark --mark 0x40000/0x40000 -j ACCEPT"
-
-
-def test_the_mark_is_one_bit() -> None:
-    with pytest.raises(ValueError, match="single bit"):
-        LowerOptions(mark=0x3)

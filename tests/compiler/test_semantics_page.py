@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "semantics.md").read_text(encoding="utf-8")
-ORACLE = (ROOT / "tests" / "compiler" / "test_oracle.py").read_text(encoding="utf-8")
+ORACLE = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "tests" / "compiler").glob("test_oracle*.py")))
 POINTS = [f"{n:02d}" for n in range(1, 17)]
 
 
