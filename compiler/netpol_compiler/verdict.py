@@ -43,6 +43,17 @@ class SideVerdict:
     isolating: tuple[Key, ...] = ()
     words: str = ""
 
+    @property
+    def brief(self) -> str:
+        """What decided, in the few words that fit a table's column."""
+        if self.reason is Reason.RULE:
+            return f"{self.policy} {self.direction.value}[{self.rule_index}]"
+        if self.reason is Reason.DEFAULT_DENY:
+            return f"default deny, {self.direction.value}: {', '.join(map(str, self.isolating))}"
+        return {Reason.NOT_ISOLATED: "not isolated", Reason.SELF: "the pod itself", Reason.NODE: "its own node"}.get(
+            self.reason, "no pod"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -48,7 +48,7 @@ class Picture:
         return self.journeys.of(check.source.where, target, check.protocol, check.port, self.version)
 
     def decided(self, check: Check) -> str:
-        """What decides the check's connection, in words; the refusing side where there is one."""
+        """What decides the check's connection, in a few words; the refusing side where there is one."""
         try:
             hops = self.journey(check).hops
         except LabError as error:
@@ -58,7 +58,7 @@ class Picture:
         ruling = [s for s in sides if s.reason is Reason.RULE]
         special = [s for s in sides if s.reason in (Reason.SELF, Reason.NODE)]
         chosen = refusing[:1] or ruling or special[:1] or sides[-1:]
-        return "; ".join(dict.fromkeys(s.words for s in chosen)) or "no policy looks at it"
+        return "; ".join(dict.fromkeys(s.brief for s in chosen)) or "no policy looks at it"
 
     def _sides(self, hop: Hop) -> list[SideVerdict]:
         """The answers that the hop's node gives: those about its own pods."""

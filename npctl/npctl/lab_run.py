@@ -66,7 +66,13 @@ def _show(rows: tuple[Row, ...], simulate: bool, seconds: float) -> None:
     cells: list[list[Cell]] = [_row(r) for r in rows]
     if simulate:
         header, cells = [SIMULATED.upper(), *header], [[SIMULATED, *c] for c in cells]
-    for line in table(header, cells):
+    top, *lines = table(header, cells)
+    say(top)
+    step = ("", "")
+    for row, line in zip(rows, lines, strict=True):
+        if step != (row.case, row.step):
+            step = (row.case, row.step)
+            say(paint(f"{SIMULATED}   " * simulate + f"{row.case}: {row.step}", Colour.BOLD))
         say(line)
     differing = sum(not r.as_expected for r in rows)
     say()
@@ -77,6 +83,8 @@ def _show(rows: tuple[Row, ...], simulate: bool, seconds: float) -> None:
 
 def _row(row: Row) -> list[Cell]:
     check, seen = row.check, row.seen
-    shown = seen.verdict + (f" ({seen.answer})" if seen.verdict == "error" else "")
+    # A reset comes from the pod itself: the packet passed, and nothing listens on that port.
+    detail = {"error": seen.answer, "allowed": "nothing listens" if seen.answer == "reset" else ""}.get(seen.verdict, "")
+    shown = f"{seen.verdict} ({detail})" if detail else seen.verdict
     mark: Cell = ("ok", Colour.GREEN) if row.as_expected else ("DIFFERS", Colour.RED)
     return [row.case, check.source.name, check.target.name, check.port_text, check.expect, shown, mark, seen.decided]

@@ -280,7 +280,7 @@ def test_a_pods_chain_from_top_to_bottom() -> None:
         "-j MARK --set-xmark 0x0/0x40000",
         "-j npc-bi-p",
         "-m mark --mark 0x40000/0x40000 -j RETURN",
-        '-m limit --limit 10/second --limit-burst 20 -j NFLOG --nflog-group 100 --nflog-prefix "npc ingress a/db"',
+        '-m limit --limit 10/sec --limit-burst 20 -j NFLOG --nflog-prefix "npc ingress a/db" --nflog-group 100',
         "-j DROP",
     ]
 

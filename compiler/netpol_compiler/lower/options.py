@@ -29,7 +29,7 @@ class LowerOptions:
     accept: AcceptAction = AcceptAction.RETURN
     mark: int = 0x40000
     log_group: int = 100
-    log_rate: str = "10/second"
+    log_rate: str = "10/sec"
     log_burst: int = 20
 
     def __post_init__(self) -> None:

@@ -57,7 +57,8 @@ def pod_chain_name(pod: Key, direction: Direction) -> str:
 def pod_chain(pod: Key, direction: Direction, own: tuple[Address, ...], body: str, options: LowerOptions) -> Rules:
     """What decides for one isolated pod; `own` are its addresses of this family, `body` its bundle's chain."""
     prefix = f"npc {direction.value} {pod}"[:_LOG_PREFIX]
-    log = f'NFLOG --nflog-group {options.log_group} --nflog-prefix "{prefix}"'
+    # In iptables' own words and order, so that what is read back equals what was written.
+    log = f'NFLOG --nflog-prefix "{prefix}" --nflog-group {options.log_group}'
     return (
         # SEMANTICS 10: through its own Service a pod meets itself here, before its address is masqueraded.
         *(_itself(direction, a) for a in own),
