@@ -1,8 +1,8 @@
 """The data path: what policies cost those who open connections, and one stream, between pods of two nodes.
 
-Two labs stand side by side, one without agents ("no rules at all") and one with. In each round every state is
-measured once, so that whatever else the machine does falls on all of them alike; ratios are to the same round's
-"no rules". The ends are wire.c, or wire.py where there is no C compiler.
+Two labs stand side by side, one without agents ("no rules at all") and one with. Slices with and without rules take
+turns, so that whatever else the machine does falls on both alike; a ratio is of two neighbouring slices.
+The ends are wire.c, or wire.py where there is no C compiler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +24,9 @@ from measure import Figure, progress
 from netpol_lab.client import LabClient
 from netpol_lab.errors import LabError
 
-ROUNDS, CONNECT_SECONDS, STREAM_SECONDS = 5, 2.0, 1.0
+ROUNDS, CONNECT_SLICES, STREAM_SLICES, SECONDS = 4, 6, 2, 0.5
 MANY, CROWD = 501, 250
 SERVE_PORT, SINK_PORT = 9000, 9001
-PLAIN = "no rules at all"
 Manifest = Mapping[str, Any]
 
 
@@ -58,14 +57,12 @@ OTHERS = [policy(f"other-{i:03d}", "server", f"nobody{i}", 20000 + i) for i in r
 
 @dataclass(slots=True)
 class State:
-    """One state of a lab, and what was measured in it, a value for each round."""
+    """One state of the lab with agents. Per measurement ("connect", "stream"): slices as (without rules, with)."""
 
     name: str
-    lab: LabClient
     policies: list[Manifest] = field(default_factory=list)
     aim: str = ""
-    rates: list[float] = field(default_factory=list)
-    streams: list[float] = field(default_factory=list)
+    slices: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"connect": [], "stream": []})
 
 
 def wire(folder: Path) -> list[str]:
@@ -117,27 +114,32 @@ def lab_with(name: str, crowd: int, ends: list[str], stack: ExitStack, **up: Any
     return lab
 
 
-def states(plain: LabClient, agents: LabClient) -> list[State]:
+def states() -> list[State]:
     crowd = policy("crowd", "crowd", "client", SERVE_PORT)
     return [
-        State(PLAIN, plain),
-        State("agents run, no pod is isolated", agents),
-        State("one policy on the pod", agents, [ALLOWS], "95 % or more"),
-        State(f"{MANY} policies on the pod, only the last allows", agents, [*OTHERS, ALLOWS], "92 % or more"),
-        State(f"{CROWD} isolated pods on the node, one policy each", agents, [ALLOWS, crowd]),
+        State("agents run, no pod is isolated"),
+        State("one policy on the pod", [ALLOWS], "95 % or more"),
+        State(f"{MANY} policies on the pod, only the last allows", [*OTHERS, ALLOWS], "92 % or more"),
+        State(f"{CROWD} isolated pods on the node, one policy each", [ALLOWS, crowd]),
     ]
 
 
-def measure(state: State, ends: list[str]) -> None:
-    address = state.lab.get("Pod", "bench", "server")[0]["status"]["podIP"]
+def measure(state: State, plain: LabClient, agents: LabClient, ends: list[str]) -> None:
+    """One round of one state: slices without and with its rules in turn."""
     if state.policies:
-        state.lab.apply(state.policies)
+        agents.apply(state.policies)
     try:
-        state.rates.append(measured(state.lab, [*ends, "connect", address, str(SERVE_PORT), str(CONNECT_SECONDS)]))
-        state.streams.append(measured(state.lab, [*ends, "stream", address, str(SINK_PORT), str(STREAM_SECONDS)]))
+        for mode, port, count in (("connect", SERVE_PORT, CONNECT_SLICES), ("stream", SINK_PORT, STREAM_SLICES)):
+            for _ in range(count):
+                pair = [measured(lab, [*ends, mode, address(lab), str(port), str(SECONDS)]) for lab in (plain, agents)]
+                state.slices[mode].append((pair[0], pair[1]))
     finally:
         if state.policies:
-            state.lab.delete(state.policies)
+            agents.delete(state.policies)
+
+
+def address(lab: LabClient) -> str:
+    return str(lab.get("Pod", "bench", "server")[0]["status"]["podIP"])
 
 
 def figures() -> Iterator[Figure]:
@@ -146,21 +148,19 @@ def figures() -> Iterator[Figure]:
         ends = wire(folder)
         plain = lab_with("bench-plain", 0, ends, stack, agents=False)
         agents = lab_with("bench-agents", CROWD, ends, stack)
-        found = states(plain, agents)
+        found = states()
         for turn in range(ROUNDS):
             for state in found:
                 progress(f"round {turn + 1} of {ROUNDS}: {state.name}")
-                measure(state, ends)
+                measure(state, plain, agents, ends)
         progress("")
-        yield from _figures(found, "connections/s", "1/s", lambda s: s.rates)
-        yield from _figures(found, "one stream", "Gbit/s", lambda s: [v * 8e-9 for v in s.streams])
+        yield from _figures(found, "connect", "connections/s", "1/s", 1)
+        yield from _figures(found, "stream", "one stream", "Gbit/s", 8e-9)
 
 
-def _figures(found: list[State], what: str, unit: str, values: Callable[[State], list[float]]) -> Iterator[Figure]:
-    base = values(next(s for s in found if s.name == PLAIN))
+def _figures(found: list[State], mode: str, what: str, unit: str, factor: float) -> Iterator[Figure]:
+    yield Figure(f"{what}: no rules at all", unit, [factor * without for s in found for without, _ in s.slices[mode]])
     for state in found:
-        yield Figure(f"{what}: {state.name}", unit, values(state))
-        if state.name != PLAIN:
-            ratios = [100 * v / b for v, b in zip(values(state), base, strict=True)]
-            aim = state.aim if unit == "1/s" else ""
-            yield Figure("    of the same round's without rules", "%", ratios, aim)
+        yield Figure(f"{what}: {state.name}", unit, [factor * value for _, value in state.slices[mode]])
+        ratios = [100 * value / without for without, value in state.slices[mode]]
+        yield Figure("    of the slice before, without rules", "%", ratios, state.aim if mode == "connect" else "")
