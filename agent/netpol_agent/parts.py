@@ -35,9 +35,10 @@ def targets_of(rules: Iterable[str]) -> set[str]:
 def transactions(
     up: Mapping[str, Rules], down: Iterable[str], hook: Sequence[str], existing: Iterable[str], limit: int | None
 ) -> list[str]:
-    """The texts to submit one after the other; one text when `limit` (characters) is None. Empty when nothing is to do."""
-    if limit is None:
-        text = chains_transaction(up, down, hook)
+    """The texts to submit one after the other; one text when it is within `limit` (characters; None: no limit).
+    Empty when nothing is to do."""
+    text = chains_transaction(up, down, hook)
+    if limit is None or len(text) <= limit:
         return [text] if text else []
     there = set(existing)
     fresh = {name: rules for name, rules in up.items() if name not in there}

@@ -97,6 +97,12 @@ def test_parts_hold_a_chain_after_all_that_it_leads_to() -> None:
     assert lines[-3:] == ["-I FORWARD 1 -j npc-a", ":npc-old - [0:0]", "-X npc-old"]
 
 
+def test_what_is_within_the_limit_stays_one_transaction() -> None:
+    """A node's first ruleset may need parts; a small change afterwards is still atomic, and one call."""
+    (text,) = transactions({"npc-a": ("-j npc-b",), "npc-b": ()}, ["npc-old"], [], ["npc-a", "npc-old"], limit=1000)
+    assert text.splitlines()[-2:] == ["-X npc-old", "COMMIT"]
+
+
 def test_a_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend_module, "SEARCH_PATH", "/nonexistent")
     with pytest.raises(AgentError) as caught:
