@@ -67,7 +67,7 @@ def test_the_rows_name_the_rule_or_the_policies_that_decided():
         if row.check.expect == "refused":
             assert row.seen.decided.startswith("default deny")
             assert "access-" in row.seen.decided, "the policy that isolates is named"
-    assert any("spec.egress[0]" in r.seen.decided for r in rows)
+    assert any("egress-access-networkpolicy egress[0]" in r.seen.decided for r in rows)
 
 
 def test_every_case_file_is_in_the_scenario():
