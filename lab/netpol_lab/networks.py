@@ -100,8 +100,11 @@ def node_lines(node: LabNode, kind: NetworkKind, world: tuple[Address, ...]) -> 
     lines = [f"route replace default via {a}" for a in world]
     if kind is NetworkKind.ROUTED:
         return lines + [f"route replace blackhole {cidr}" for cidr in node.cidrs]
+    # An address of its own, as the CNI bridge plugin gives it: else the bridge takes its lowest port's, which changes
+    # with every pod that comes or goes, and the pods' neighbour entries of their gateway are wrong for a while.
+    own = mac_of(gateway(node.cidrs[0])) if node.cidrs else mac_of(node.addresses[0])
     lines += [
-        "link add cni0 type bridge mcast_snooping 0 nf_call_iptables 1 nf_call_ip6tables 1",
+        f"link add cni0 address {own} type bridge mcast_snooping 0 nf_call_iptables 1 nf_call_ip6tables 1",
         f"link set cni0 mtu {MTU[kind]} up",
     ]
     lines += [f"addr add {gateway(c)}/{c.prefix} dev cni0{' nodad' if c.version == 6 else ''}" for c in node.cidrs]

@@ -19,9 +19,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Labs of this test only."""
+    """Labs of this test only, also beside a session's lab in the same process."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("NPCTL_LAB_DIR", str(tmp_path / "labs"))
 
 
 def test_labels_are_set_and_removed_as_kubectl_does() -> None:
