@@ -195,6 +195,7 @@ class NodeCompiler:
             for key in self._bodies
             if key.namespace in self._dirty_policies and not self._dirty_policies[key.namespace].isdisjoint(key.policies)
         }
+        moved: set[BodyKey] = set()
         for pod in self._dirty_pods:
             new = self._bundles(self._pods[pod]) if pod in self._held else {}
             old = self._pod_bodies.pop(pod, {})
@@ -203,14 +204,15 @@ class NodeCompiler:
             self._pods_moved = self._pods_moved or new != old
             for key in set(old.values()) - set(new.values()):
                 self._bodies[key].pods.discard(pod)
-                if not self._bodies[key].pods:
-                    stale.add(key)
-            for key in set(new.values()) - set(old.values()):
-                if key not in self._bodies:
-                    self._bodies[key] = _Body()
-                    stale.add(key)
-                self._bodies[key].pods.add(pod)
-        return stale
+            for key in new.values():
+                self._bodies.setdefault(key, _Body()).pods.add(pod)
+            moved |= {*old.values(), *new.values()}
+        return stale | {key for key in moved if self._families_of(self._bodies[key]) != self._bodies[key].lowered.keys()}
+
+    def _families_of(self, body: _Body) -> set[Family]:
+        """The families in which some pod of a body has an address; in the others it would never be entered."""
+        versions = {a.version for pod in body.pods for a in self._held[pod]}
+        return {family for family in self.options.families if int(family) in versions}
 
     def _bundles(self, pod: Pod) -> dict[Direction, BodyKey]:
         chosen = [self._policies[k] for k in sorted(self._selection.of(pod.key))]
@@ -226,9 +228,10 @@ class NodeCompiler:
     def _lower_bodies(self, stale: set[BodyKey]) -> None:
         for key in stale:
             body = self._bodies[key]
+            wanted = self._families_of(body)
             for family in self.options.families:
-                old = body.lowered.get(family)
-                new = self._lower(key, family) if body.pods else None
+                old = body.lowered.pop(family, None)
+                new = self._lower(key, family) if family in wanted else None
                 self._replace_chains(family, old.chains if old else {}, new.chains if new else {})
                 self._kernel_sets.replace(family, old, new)
                 if new is not None:
