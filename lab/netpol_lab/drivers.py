@@ -30,6 +30,7 @@ from netpol_lab.errors import LabError
 from netpol_lab.model import Families, NetworkKind
 from netpol_lab.picture import Picture, make_picture, pod_named
 from netpol_lab.scenario import Check
+from netpol_lab.twins import with_twin_blocks
 
 MAX_LOOKUPS = 8
 
@@ -45,6 +46,7 @@ class LabDriver:
         self._up = up
 
     def apply(self, manifests: Sequence[Manifest]) -> None:
+        manifests = in_family(manifests, Families(self._up.get("family", Families.IPV4)))
         if self._client.is_up():
             self._client.apply(manifests)
         else:
@@ -74,6 +76,12 @@ class LabDriver:
     def _picture(self) -> Picture:
         status = self._client.status()
         return make_picture(self._client.get(), Families(status["family"]), NetworkKind(status["network"]))
+
+
+def in_family(manifests: Sequence[Manifest], families: Families) -> Sequence[Manifest]:
+    """The manifests as they mean the same in a lab of `families`: where pods have IPv6 twins of their addresses, so have
+    ipBlocks."""
+    return manifests if families is Families.IPV4 else [with_twin_blocks(m) for m in manifests]
 
 
 def _request(check: Check, version: int) -> dict[str, Any]:
@@ -109,7 +117,7 @@ class SimulateDriver:
         self._folder.cleanup()
 
     def apply(self, manifests: Sequence[Manifest]) -> None:
-        self._change(self._server.with_applied(manifests)[0])
+        self._change(self._server.with_applied(in_family(manifests, self._families))[0])
 
     def delete(self, manifests: Sequence[Manifest]) -> None:
         self._change(self._server.with_deleted(manifests)[0])

@@ -42,13 +42,15 @@ def test_the_nine_cases_hold_on_packets(tmp_path, network, backend):
 
 
 @pytest.mark.kernel
-def test_the_nine_cases_hold_in_a_dual_stack_lab(tmp_path):
-    assert not wrong(run_on_packets(tmp_path, "host-gw", "nft", "dual"))
+@pytest.mark.parametrize(("network", "backend", "family"), [("host-gw", "nft", "dual"), ("vxlan", "legacy", "ipv6")])
+def test_the_nine_cases_hold_with_ipv6(tmp_path, network, backend, family):
+    assert not wrong(run_on_packets(tmp_path, network, backend, family))
 
 
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_nine_cases_hold_simulated(network):
-    driver = SimulateDriver(network)
+def test_the_nine_cases_hold_simulated(network, family):
+    driver = SimulateDriver(network, family)
     try:
         rows = run_cases(EXAMPLES, driver)
     finally:
