@@ -76,8 +76,9 @@ class Detection:
 
 def detect_backend(run: Runner) -> Detection:
     """What this node uses: the backend that holds Kubernetes' chains, else the one that holds any rules, else what
-    plain `iptables` is. Only reads (and only tables that exist, so the legacy modules are not loaded by looking)."""
-    texts = {kind: _saved(kind, run) for kind in BackendKind}
+    plain `iptables` is. Only reads, and only tables that exist (see `all_saved`)."""
+    paths = {kind: shutil.which(f"iptables-{kind.value}-save", path=SEARCH_PATH) for kind in BackendKind}
+    texts = {kind: all_saved(path, run) if path else "" for kind, path in paths.items()}
     for words, weight in (("Kubernetes' chains", _kube_chains), ("rules", _rules)):
         counts = {kind: weight(text) for kind, text in texts.items()}
         if any(counts.values()):
@@ -90,9 +91,16 @@ def detect_backend(run: Runner) -> Detection:
     return Detection(kind, f"no rules anywhere; plain iptables is {kind.value}")
 
 
-def _saved(kind: BackendKind, run: Runner) -> str:
-    path = shutil.which(f"iptables-{kind.value}-save", path=SEARCH_PATH)
-    return run([path]).out if path else ""
+def all_saved(save: str, run: Runner) -> str:
+    """What the program `save` prints of every table that exists, so that looking creates and loads none.
+
+    In namespaces of an ordinary user the legacy program may not read which tables exist; there the two that matter
+    are asked for by name, and an empty one comes into being, which is all that can be done.
+    """
+    done = run([save])
+    if done.ok or "Permission denied" not in done.err:
+        return done.out
+    return "".join(run([save, "-t", table]).out for table in ("filter", "nat"))
 
 
 def _kube_chains(text: str) -> int:

@@ -9,7 +9,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 
-from netpol_agent.backend import SEARCH_PATH, Backend, BackendKind, find_backend
+from netpol_agent.backend import SEARCH_PATH, Backend, BackendKind, all_saved, find_backend
 from netpol_agent.errors import AgentError, KernelError
 from netpol_agent.ipsets import IPSets
 from netpol_agent.iptables import FilterTable
@@ -51,8 +51,7 @@ def run_cleanup(run: Runner | None = None) -> Removed:
 def clean_chains(backend: Backend, run: Runner, removed: Removed) -> None:
     """Remove our chains and all that leads into them from one backend's filter tables."""
     for family in FAMILIES:
-        done = run([backend.save[family]])
-        if CHAIN_PREFIX not in done.out:
+        if CHAIN_PREFIX not in all_saved(backend.save[family], run):
             continue
         try:
             error = _clean_table(FilterTable(backend, family, run), removed)

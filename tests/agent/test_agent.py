@@ -193,6 +193,6 @@ def test_what_an_earlier_run_left_in_the_other_backend_is_removed(tmp_path: Path
     node.put(WEB, FRIEND, POLICY)
     node.agent(BackendKind.LEGACY).step()
     node.agent(BackendKind.NFT).step()
-    assert "npc-" not in shell("iptables-legacy-save")
+    assert "npc-" not in shell("iptables-legacy-save -t filter")
     assert "npc-" in shell("iptables-nft-save")
     assert run_cleanup().failures == []

@@ -17,7 +17,7 @@ LONGEST_FUNCTION = 60
 
 # Pieced together, so that this file does not hold what it looks for.
 HOSTS = ("python" + "hosted.org", "pypi" + ".org", "deb" + ".debian.org", "archive" + ".ubuntu.com", "proxy" + ".golang.org")
-MACHINE_PATHS = r"(?<![\w.-])/(?:home|root|Users|work|farm)/"
+MACHINE_PATHS = r"(?<![\w.-])/(?:home|root|Users|work)/"
 FORBIDDEN = re.compile("|".join([*map(re.escape, HOSTS), MACHINE_PATHS]))
 
 
