@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -148,9 +149,21 @@ class Dataplane:
             for family, names in work.chains.items():
                 self._pending_chains[family] |= names
             return self._failed_whole("sets", str(error))
-        done = [family for family in self.families if self._chains_step(work, family, absent)]
-        self._sets_down(work, done)
+        self._sets_down(work, self._chains_steps(work, absent))
         return self._result(work)
+
+    def _chains_steps(self, work: _Work, absent: frozenset[str]) -> list[Family]:
+        """Each family's transaction, at the same time: returns those that went through.
+
+        iptables-nft ends only when the kernel has freed what was replaced, some 15 ms after the new rules are in force,
+        and one family must not wait for that of the other. What a step notes belongs to its family alone.
+        """
+        if len(self.families) == 1:
+            went = [self._chains_step(work, self.families[0], absent)]
+        else:
+            with ThreadPoolExecutor(len(self.families)) as threads:
+                went = list(threads.map(lambda family: self._chains_step(work, family, absent), self.families))
+        return [family for family, through in zip(self.families, went, strict=True) if through]
 
     def _names(self, ruleset: Ruleset, touched: Touched | None) -> tuple[frozenset[str], dict[Family, frozenset[str]]]:
         if touched is None:
