@@ -206,8 +206,9 @@ def masquerade_rules(node: LabNode, topology: Topology, family: Family) -> str:
     own = [c for c in node.cidrs if c.version == family]
     group = "224.0.0.0/4" if family is Family.V4 else "ff00::/8"
     post = ["-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN"]
+    # First all that stays among pods: with several networks, one's masquerade must not catch what goes to the next.
+    post += [f"-A FLANNEL-POSTRTG -s {net} -d {other} -j RETURN" for net in nets for other in nets]
     for net in nets:
-        post += [f"-A FLANNEL-POSTRTG -s {net} -d {other} -j RETURN" for other in nets]
         post += [f"-A FLANNEL-POSTRTG ! -s {net} -d {cidr} -j RETURN" for cidr in own]
         post += [f"-A FLANNEL-POSTRTG -s {net} ! -d {group} -j MASQUERADE --random-fully"]
         post += [f"-A FLANNEL-POSTRTG ! -s {net} -d {net} -j MASQUERADE --random-fully"]

@@ -192,3 +192,14 @@ def which(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(machine, "_which", lambda program: None if program == name else f"/usr/sbin/{program}")
 
     return hide
+
+
+def test_pods_of_nodes_whose_blocks_lie_far_apart_keep_their_addresses() -> None:
+    far = {
+        name: LabNode(name, (parse_address(address),), (parse_network(block)[0],))
+        for name, address, block in (("one", "172.31.7.111", "10.200.36.0/24"), ("two", "172.31.7.112", "10.77.1.0/24"))
+    }
+    rules = networks.masquerade_rules(far["two"], Topology(far, {}, {}, {}), Family.V4).splitlines()
+    first_masquerade = next(i for i, rule in enumerate(rules) if "MASQUERADE" in rule)
+    for source, target in (("10.200.0.0/16", "10.77.0.0/16"), ("10.77.0.0/16", "10.200.0.0/16")):
+        assert rules.index(f"-A FLANNEL-POSTRTG -s {source} -d {target} -j RETURN") < first_masquerade
