@@ -10,27 +10,15 @@ from dataclasses import replace
 import synthetic
 from measure import Figure, scaled, timed
 
-from netpol_compiler.compile import Pipeline, compile_cluster
+from netpol_compiler.compile import compile_cluster, pipeline_of
 from netpol_compiler.objects import Cluster, Labels
 
 ROUNDS, CHANGES = 5, 200
 
 
-def filled(cluster: Cluster) -> Pipeline:
-    pipeline = Pipeline()
-    for namespace in cluster.namespaces.values():
-        pipeline.set_namespace(namespace)
-    for pod in cluster.pods.values():
-        pipeline.set_pod(pod)
-    for policy in cluster.policies.values():
-        pipeline.set_policy(policy)
-    pipeline.flush()
-    return pipeline
-
-
 def pod_changes(cluster: Cluster, seed: int = 2) -> list[float]:
     """Seconds of each change of one pod's labels: until the changed IR is there."""
-    pipeline, chance = filled(cluster), random.Random(seed)
+    pipeline, chance = pipeline_of(cluster), random.Random(seed)
     pods, found = list(cluster.pods.values()), []
     for pod in chance.sample(pods, CHANGES):
         labels = Labels({**pod.labels, "app": chance.choice(pods).labels["app"], "tier": chance.choice(synthetic.TIERS)})

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import synthetic
-from compiling import filled
 from measure import Figure
 
 from netpol_agent.backend import BackendKind, find_backend
 from netpol_agent.dataplane import Dataplane, SyncResult
 from netpol_agent.runner import Processes
 from netpol_compiler.addresses import Address
+from netpol_compiler.compile import pipeline_of
 from netpol_compiler.kinds import FAMILIES, Protocol
 from netpol_compiler.lower.node import NodeCompiler
 from netpol_compiler.objects import Cluster, Pod, Policy, PortRange
@@ -54,7 +54,7 @@ def twin(pod: Pod) -> Pod:
 def measure(shape: str, kind: BackendKind) -> dict[str, object]:
     """Seconds: from nothing, and of each changed policy; with sizes."""
     cluster, node = cluster_of(shape), synthetic.node_name(0)
-    pipeline, processes = filled(cluster), Processes()
+    pipeline, processes = pipeline_of(cluster), Processes()
     ir, local = pipeline.ir, [p for p in cluster.pods.values() if p.node == node]
     start = time.perf_counter()
     compiler = NodeCompiler(node)

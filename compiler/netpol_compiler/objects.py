@@ -6,7 +6,7 @@ understood is a `Rejected` value that says where and why, never an exception and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Labels(Mapping[str, str]):
     def get(self, key, default=None):  # type: ignore[no-untyped-def]  # hot path: Mapping.get goes through an exception
         return self._items.get(key, default)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
     def __len__(self) -> int:

@@ -98,6 +98,11 @@ class Pipeline:
 
 def compile_cluster(cluster: Cluster) -> IR:
     """Compile a whole cluster at once."""
+    return pipeline_of(cluster).ir
+
+
+def pipeline_of(cluster: Cluster) -> Pipeline:
+    """A pipeline that holds a whole cluster, flushed."""
     pipeline = Pipeline()
     for namespace in cluster.namespaces.values():
         pipeline.set_namespace(namespace)
@@ -106,4 +111,4 @@ def compile_cluster(cluster: Cluster) -> IR:
     for policy in cluster.policies.values():
         pipeline.set_policy(policy)
     pipeline.flush()
-    return pipeline.ir
+    return pipeline

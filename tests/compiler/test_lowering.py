@@ -5,6 +5,8 @@ Names of sets and chains end in a hash; here each is written as `<stem>`, and wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from builders import (
@@ -25,7 +27,7 @@ from lowered import BASE, BATCH, DB, WEB, body_of, egress, ingress, lowered, nod
 from netpol_compiler import render
 from netpol_compiler.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.lower.pods import pod_chain_name
-from netpol_compiler.objects import Policy
+from netpol_compiler.objects import Peer, Policy
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
 from netpol_compiler.selectors import EVERYTHING
 
@@ -183,7 +185,7 @@ PEERS = [
 
 
 @pytest.mark.parametrize(("peer", "members"), [row[1:] for row in PEERS], ids=[row[0] for row in PEERS])
-def test_point_04_05_a_peer_is_a_set_of_addresses(peer, members) -> None:  # type: ignore[no-untyped-def]
+def test_point_04_05_a_peer_is_a_set_of_addresses(peer: Peer, members: set[str]) -> None:
     node = node_of(cluster(*BASE, ingress(allow(peer))))
     sets = [s for n, s in node.ruleset.sets.items() if n.startswith("npc4-n1-") and "isolated" not in n]
     assert [set(s.members) for s in sets] == [members]
@@ -245,7 +247,7 @@ def test_point_07_named_egress_ports_are_endpoints() -> None:
 
 
 @pytest.mark.parametrize("over", [{"host_network": True}, {"phase": "Succeeded"}, {"phase": "Failed"}, {"addresses": ()}])
-def test_point_08_who_is_no_endpoint_has_no_chain_and_is_in_no_set(over) -> None:  # type: ignore[no-untyped-def]
+def test_point_08_who_is_no_endpoint_has_no_chain_and_is_in_no_set(over: dict[str, Any]) -> None:
     ghost = pod("a", "db", **{"addresses": "10.0.1.2", "app": "db", **over})
     node = node_of(cluster(WEB, ghost, ingress(allow(pods(app="db")), app="web"), policy("a", "q", {"app": "db"})))
     assert not [n for n in node.ruleset.chains[Family.V4] if n.startswith("npc-pi-db")]

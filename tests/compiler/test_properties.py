@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,23 +55,23 @@ def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
     return events
 
 
-def replay(events: list[tuple[str, object]]) -> tuple[Pipeline, Cluster]:
+def replay(events: list[tuple[str, Any]]) -> tuple[Pipeline, Cluster]:
     """The incremental pipeline after `events`, and the cluster that they leave behind."""
     from netpol_compiler.objects import Key
 
     pipeline, held = Pipeline(), Cluster({}, {}, {}, {})
-    stores = {"namespace": held.namespaces, "pod": held.pods, "policy": held.policies}
+    stores: dict[str, Any] = {"namespace": held.namespaces, "pod": held.pods, "policy": held.policies}
     for kind, value in events:
         if kind == "flush":
             pipeline.flush()
             continue
         what = kind.split()[-1]
         if kind.startswith("remove"):
-            key = value[0] if what == "namespace" else Key(*value)  # type: ignore[index,misc]
-            stores[what].pop(key, None)  # type: ignore[attr-defined]
+            key = value[0] if what == "namespace" else Key(*value)
+            stores[what].pop(key, None)
             getattr(pipeline, f"remove_{what}")(key)
         else:
-            stores[what][value.name if what == "namespace" else value.key] = value  # type: ignore[index,attr-defined]
+            stores[what][value.name if what == "namespace" else value.key] = value
             getattr(pipeline, f"set_{what}")(value)
     pipeline.flush()
     return pipeline, held

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from builders import (
+    Allow,
     cluster,
     egress_policy,
     namespace,
@@ -53,9 +54,9 @@ def lowered(*objects: Policy | Pod | Namespace, direction: Direction = Direction
     return body_of(node_of(cluster(*BASE, *objects)), DB, direction, family)
 
 
-def ingress(*rules, **select):  # type: ignore[no-untyped-def]  # the table below reads better without types
+def ingress(*rules: Allow, **select: str) -> Policy:
     return policy("a", "p", select or {"app": "db"}, ingress=rules)
 
 
-def egress(*rules):  # type: ignore[no-untyped-def]
+def egress(*rules: Allow) -> Policy:
     return egress_policy("a", "p", {"app": "db"}, *rules)
