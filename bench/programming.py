@@ -23,7 +23,7 @@ from netpol_agent.runner import Processes
 from netpol_compiler.addresses import Address
 from netpol_compiler.compile import pipeline_of
 from netpol_compiler.kinds import FAMILIES, Protocol
-from netpol_compiler.lower.node import NodeCompiler
+from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Pod, Policy, PortRange
 
 ROUNDS, CHANGES, IDLE = 3, 40, 0.2
@@ -57,14 +57,7 @@ def measure(shape: str, kind: BackendKind) -> dict[str, object]:
     pipeline, processes = pipeline_of(cluster), Processes()
     ir, local = pipeline.ir, [p for p in cluster.pods.values() if p.node == node]
     start = time.perf_counter()
-    compiler = NodeCompiler(node)
-    for address_set in ir.sets.values():
-        compiler.set_address_set(address_set)
-    for compiled in ir.policies.values():
-        compiler.set_policy(compiled)
-    for pod in local:
-        compiler.set_pod(pod)
-    compiler.flush()
+    compiler = compile_node(node, ir, local)
     lowered = time.perf_counter()
     dataplane = Dataplane(find_backend(kind), FAMILIES, processes)
     check(dataplane.sync(compiler.ruleset))

@@ -186,8 +186,7 @@ class Dataplane:
             if now is None or now.type != desired.type:
                 lines.append(create_set(desired))
             added, _ = member_changes(now.members if now else frozenset(), desired.members)
-            # Exceptions first: a block must never be there without them, not even for a moment.
-            lines += sorted(add_members(name, added), key=lambda line: " nomatch" not in line)
+            lines += add_members(name, added)
             work.tightened = work.tightened or (now is not None and any(m.endswith(" nomatch") for m in added))
         failures = self.ipsets.write(lines) if lines else []
         work.changed = work.changed or bool(lines)

@@ -25,8 +25,6 @@ _API_HASH = 16  # base 36: 82 bits; Kubernetes names have no capital letters
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-Part = str | int | None | Sequence["Part"]
-
 
 def _number(parts: Sequence[object]) -> int:
     text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))

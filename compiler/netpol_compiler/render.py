@@ -22,21 +22,17 @@ def create_set(ipset: IPSet) -> str:
 
 
 def add_members(name: str, members: Iterable[str]) -> list[str]:
-    """`add` lines, sorted; a `nomatch` member comes after the block that it is cut from."""
-    return [f"add {name} {m} -exist" for m in sorted(members, key=_nomatch_last)]
+    """`add` lines, sorted. Exceptions (`nomatch`) first: a block must never be there without them, not even for a moment."""
+    return [f"add {name} {m} -exist" for m in sorted(members, key=lambda m: (not m.endswith(" nomatch"), m))]
 
 
 def delete_members(name: str, members: Iterable[str]) -> list[str]:
     """`del` lines, sorted. A nomatch member goes last: until then the block it is cut from is closed there."""
-    return [f"del {name} {m.removesuffix(' nomatch')} -exist" for m in sorted(members, key=_nomatch_last)]
+    return [f"del {name} {m.removesuffix(' nomatch')} -exist" for m in sorted(members, key=lambda m: (m.endswith(" nomatch"), m))]
 
 
 def destroy_set(name: str) -> str:
     return f"destroy {name}"
-
-
-def _nomatch_last(member: str) -> tuple[bool, str]:
-    return member.endswith(" nomatch"), member
 
 
 def chains_transaction(up: Mapping[str, Rules], down: Iterable[str] = (), extra: Iterable[str] = ()) -> str:

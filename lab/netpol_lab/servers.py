@@ -39,9 +39,6 @@ class Owner:
     passes: tuple[tuple[str, str], ...] = ()
 
 
-Fetch = Callable[[str, str], "asyncio.Future[bytes]"]
-
-
 class Servers:
     """Opens and closes listeners so that they match the owners. Lives in the event loop's thread."""
 

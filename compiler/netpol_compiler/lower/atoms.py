@@ -53,14 +53,6 @@ def rule_atoms(rule: CompiledRule, family: Family) -> frozenset[Atom]:
     return frozenset({*(SetAtom(n) for n in rule.sets), *(BlockAtom(b) for b in blocks)})
 
 
-def atom_words(atom: Atom) -> str:
-    """A block in words; sets are described by the IR."""
-    if isinstance(atom, BlockAtom):
-        cut = f" except {len(atom.block.exceptions)}" if atom.block.exceptions else ""
-        return f"{atom.block.cidr.text}{cut}"
-    return atom.name if isinstance(atom, SetAtom) else "any"
-
-
 def member_text(network: Network) -> str:
     """A set member as `ipset save` prints it: without a full-length prefix."""
     return network.text if network.prefix < network.family.bits else network.text.partition("/")[0]
@@ -76,10 +68,10 @@ def block_texts(block: IPBlock) -> frozenset[str]:
 
 def nomatch_texts(block: IPBlock) -> frozenset[str]:
     """The block as one set of its own: the cidr, and its exceptions as `nomatch`."""
-    wholes = {n: member_text(n) for n in _splittable(block.cidr)}
-    cuts = {member_text(part) + " nomatch" for e in block.exceptions for part in _splittable(e) if part not in wholes}
-    gone = {n for e in block.exceptions for n in _splittable(e)}
-    return frozenset({text for n, text in wholes.items() if n not in gone} | cuts)
+    wholes = set(_splittable(block.cidr))
+    cuts = {part for exception in block.exceptions for part in _splittable(exception)}
+    # What is cut away whole is left out, not put in and excepted: one element cannot be both.
+    return frozenset({*map(member_text, wholes - cuts), *(f"{member_text(part)} nomatch" for part in cuts - wholes)})
 
 
 def _splittable(network: Network) -> tuple[Network, ...]:

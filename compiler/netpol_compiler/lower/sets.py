@@ -92,6 +92,7 @@ class KernelSets:
         for name in old.blocks if old else ():
             self._block_uses[name] -= 1
             if not self._block_uses[name]:
+                del self._block_uses[name]
                 self._remove(name)
         for name in (old.unions if old else {}).keys() - (new.unions if new else {}).keys():
             del self._unions[name]
