@@ -37,6 +37,12 @@ def holder_node(cluster: Cluster, text: object) -> str:
     return max(live, key=lambda p: (p.created, p.uid)).node if live else ""
 
 
+def lives_on_two_nodes(cluster: Cluster, text: object) -> bool:
+    """Whether live pods of different nodes claim an address. An agent knows its own node's pods only, and each of the two
+    nodes delivers to its own: such a packet has no one way to walk (docs/operations.md, Limits)."""
+    return len({p.node for p in cluster.pods.values() if p.is_endpoint and text in p.addresses}) > 1
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.DataObject) -> None:
@@ -44,6 +50,8 @@ def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.Data
     nodes = {name: RenderedNode(name, cluster) for name in NODES}
     for _ in range(6):
         connection = data.draw(connections(cluster))
+        if any(lives_on_two_nodes(cluster, end) for end in (connection.source, connection.destination)):
+            continue
         ends = [holder_node(cluster, connection.source), holder_node(cluster, connection.destination)]
         # A node's own traffic, and traffic to it, is in OUTPUT and INPUT there, where we have no rules (point 9).
         at_source = connection.source_node or ends[0]
