@@ -41,6 +41,11 @@ def from_bytes(content: bytes) -> Json:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {error}") from error
+    return checked(document)
+
+
+def checked(document: object) -> Json:
+    """`document` itself. Raises WireError when it is no JSON object of a schema we read."""
     if not isinstance(document, dict):
         raise WireError("not a JSON object")
     if document.get("schema") != SCHEMA:
@@ -78,10 +83,22 @@ def _rule_to_wire(rule: CompiledRule) -> Json:
         "index": rule.index,
         "sets": None if rule.sets is None else list(rule.sets),
         "blocks": None if rule.blocks is None else [_block_to_wire(b) for b in rule.blocks],
-        "ports": None if rule.ports is None else [[p.protocol.value, p.first, p.last] for p in rule.ports],
-        "namedPorts": [[p.protocol.value, p.name] for p in rule.named_ports],
+        "ports": None if rule.ports is None else [_range_to_wire(p) for p in rule.ports],
+        "namedPorts": [_named_port_to_wire(p) for p in rule.named_ports],
         "endpoints": list(rule.endpoints),
     }
+
+
+def _range_to_wire(ports: PortRange) -> Json:
+    return {"protocol": ports.protocol.value, "first": ports.first, "last": ports.last}
+
+
+def _named_port_to_wire(port: NamedPort) -> Json:
+    return {"protocol": port.protocol.value, "name": port.name}
+
+
+def _named_port(document: Json) -> NamedPort:
+    return NamedPort(Protocol(document["protocol"]), _text(document["name"]))
 
 
 def _block_to_wire(block: IPBlock) -> Json:
@@ -124,8 +141,8 @@ def _rule(document: Json) -> CompiledRule:
         blocks=None if document["blocks"] is None else tuple(_block(b) for b in document["blocks"]),
         ports=None
         if document["ports"] is None
-        else tuple(PortRange(Protocol(p), int(a), int(b)) for p, a, b in document["ports"]),
-        named_ports=tuple(NamedPort(Protocol(p), _text(n)) for p, n in document["namedPorts"]),
+        else tuple(PortRange(Protocol(p["protocol"]), int(p["first"]), int(p["last"])) for p in document["ports"]),
+        named_ports=tuple(map(_named_port, document["namedPorts"])),
         endpoints=tuple(map(_text, document["endpoints"])),
     )
 
@@ -137,12 +154,12 @@ def _block(document: Json) -> IPBlock:
 # -- selectors and specs -------------------------------------------------------------------------------
 
 
-def _selector_to_wire(selector: Selector) -> list[Any]:
-    return [[r.key, r.operator.value, list(r.values)] for r in selector.requirements]
+def _selector_to_wire(selector: Selector) -> list[Json]:
+    return [{"key": r.key, "operator": r.operator.value, "values": list(r.values)} for r in selector.requirements]
 
 
-def _selector(document: Sequence[Any]) -> Selector:
-    return make_selector(Requirement(_text(k), Operator(o), tuple(map(_text, v))) for k, o, v in document)
+def _selector(document: Sequence[Json]) -> Selector:
+    return make_selector(Requirement(_text(r["key"]), Operator(r["operator"]), tuple(map(_text, r["values"]))) for r in document)
 
 
 def _spec_to_wire(spec: SetSpec) -> Json:
@@ -151,7 +168,7 @@ def _spec_to_wire(spec: SetSpec) -> Json:
         "namespace": spec.namespace,
         "namespaceSelector": None if spec.namespace_selector is None else _selector_to_wire(spec.namespace_selector),
         "podSelector": _selector_to_wire(spec.pod_selector),
-        "namedPort": None if port is None else [port.protocol.value, port.name],
+        "namedPort": None if port is None else _named_port_to_wire(port),
     }
 
 
@@ -161,7 +178,7 @@ def _spec(document: Json) -> SetSpec:
         namespace=None if document["namespace"] is None else _text(document["namespace"]),
         namespace_selector=None if namespaces is None else _selector(namespaces),
         pod_selector=_selector(document["podSelector"]),
-        named_port=None if port is None else NamedPort(Protocol(port[0]), _text(port[1])),
+        named_port=None if port is None else _named_port(port),
     )
 
 
@@ -169,15 +186,17 @@ def _spec(document: Json) -> SetSpec:
 
 
 def slice_to_wire(address_set: AddressSet, index: int, count: int, members: Iterable[Address | Endpoint]) -> Json:
-    """Slice `index` of `count` of a set, with its share of the members."""
+    """Slice `index` of `count` of a set, with its share of the members; `size` counts them, for people's tables."""
+    texts = sorted(member_to_wire(m) for m in members)
     return {
         "schema": SCHEMA,
         "name": address_set.name,
         "words": address_set.spec.words,
-        "spec": _spec_to_wire(address_set.spec),
+        "selects": _spec_to_wire(address_set.spec),
         "slice": index,
         "slices": count,
-        "members": sorted(member_to_wire(m) for m in members),
+        "size": len(texts),
+        "members": texts,
     }
 
 
@@ -190,7 +209,7 @@ def _set(documents: Sequence[Json]) -> AddressSet:
     first = documents[0]
     if {d["slice"] for d in documents} != set(range(first["slices"])) or any(d["slices"] != first["slices"] for d in documents):
         raise WireError(f"set {first['name']}: {len(documents)} slices of {first['slices']} are here")
-    spec = _spec(first["spec"])
+    spec = _spec(first["selects"])
     members = frozenset(_member(spec.kind, m) for d in documents for m in d["members"])
     return AddressSet(_text(first["name"]), spec, members)  # type: ignore[arg-type]  # one kind per set, by its spec
 

@@ -1,0 +1,257 @@
+"""The Kubernetes API as JSON over one pool of connections: requests, paged lists, watches. No models, no caches, no retries.
+
+In: paths as the API server spells them (`/api/v1/pods`) and plain JSON values. Out: the same, or an ApiError (the server said
+no), ApiUnreachable (nobody answered, or the connection broke) or ProtocolError (the answer is not what the API promises).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from netpol_kube.credentials import Credentials, CredentialsError
+
+Json = dict[str, Any]
+
+REQUEST_SECONDS = 60.0
+"""For one answer, headers to end."""
+SILENCE_SECONDS = 90.0
+"""A watch that is silent for longer is broken: bookmarks come every minute."""
+WATCH_SECONDS = (240, 480)
+"""The server ends a watch after a time between these, so that a cluster's watches do not all come again at once."""
+_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+PATCH_KINDS = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+
+class KubeError(Exception):
+    """Base of all that can go wrong with a request."""
+
+
+class ApiUnreachable(KubeError):
+    """No answer: connection refused, reset, or silent."""
+
+
+class ProtocolError(KubeError):
+    """An answer that is no JSON or lacks what the API promises."""
+
+
+class ApiError(KubeError):
+    """The API server's own refusal: HTTP `status`, the Status object's `reason` and `message`."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
+
+    @property
+    def is_not_found(self) -> bool:
+        return self.status == 404
+
+    @property
+    def is_conflict(self) -> bool:
+        """Somebody else has written it meanwhile."""
+        return self.status == 409 and self.reason != "AlreadyExists"
+
+    @property
+    def already_exists(self) -> bool:
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def is_gone(self) -> bool:
+        """The resourceVersion or continue token is too old."""
+        return self.status == 410
+
+    @property
+    def is_passing(self) -> bool:
+        """Worth trying again: the server is overloaded, starting or stopping."""
+        return self.status == 429 or self.status >= 500
+
+
+class Page(NamedTuple):
+    """One page of a list; `resource_version` is the same in all pages of one list."""
+
+    items: list[Json]
+    resource_version: str
+
+
+class ApiClient:
+    """One API server. Use as `async with ApiClient(credentials) as client`, or call `close`."""
+
+    def __init__(self, credentials: Credentials, user_agent: str = "npctl", connections: int = 64) -> None:
+        self.credentials = credentials
+        self._tls = credentials.tls()
+        self._agent = user_agent
+        self._connections = connections
+        self._open: aiohttp.ClientSession | None = None
+        self.requests = 0
+
+    async def __aenter__(self) -> ApiClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.close()
+
+    async def get(self, path: str, **params: str) -> Json:
+        """One object, or whatever JSON the path gives."""
+        return await self._json("GET", path, params)
+
+    async def create(self, path: str, body: Json, **params: str) -> Json:
+        return await self._json("POST", path, params, body)
+
+    async def replace(self, path: str, body: Json, **params: str) -> Json:
+        return await self._json("PUT", path, params, body)
+
+    async def patch(self, path: str, body: Any, kind: str = "merge", **params: str) -> Json:
+        """`kind`: merge, json, strategic, or apply (then `fieldManager` is a parameter)."""
+        return await self._json("PATCH", path, params, body, {"Content-Type": PATCH_KINDS[kind]})
+
+    async def delete(self, path: str, body: Json | None = None, **params: str) -> Json:
+        return await self._json("DELETE", path, params, body)
+
+    async def pages(self, path: str, *, limit: int = 500, metadata_only: bool = False, **params: str) -> AsyncIterator[Page]:
+        """A list, page by page, all of one moment. Raises ApiError with `is_gone` when that moment is too long ago."""
+        headers = {"Accept": _METADATA.format("List")} if metadata_only else {}
+        query = {**params, "limit": str(limit)}
+        while True:
+            data = await self._json("GET", path, query, headers=headers)
+            metadata, items = data.get("metadata"), data.get("items")
+            if not isinstance(metadata, dict) or not isinstance(items, list):
+                raise ProtocolError(f"{path}: not a list")
+            yield Page(items, str(metadata.get("resourceVersion") or ""))
+            token = metadata.get("continue")
+            if not token:
+                return
+            query = {**params, "limit": str(limit), "continue": token}
+
+    async def watch(
+        self, path: str, resource_version: str, metadata_only: bool = False, **params: str
+    ) -> AsyncIterator[tuple[str, Json]]:
+        """(type, object) for each event after `resource_version`, bookmarks too, until the server ends the watch.
+
+        Raises ApiError (`is_gone`: list again), ApiUnreachable, ProtocolError.
+        """
+        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version, **params}
+        headers = {"Accept": _METADATA.format("")} if metadata_only else {}
+        query.setdefault("timeoutSeconds", str(random.randint(*WATCH_SECONDS)))
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
+        try:
+            async with await self._request("GET", path, query, None, headers, timeout) as response:
+                if response.status != 200:
+                    raise _error(response, await response.read())
+                async for line in _lines(response):
+                    yield _event(path, line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnreachable(f"watch {path}: {_words(error)}") from error
+
+    async def _json(
+        self, method: str, path: str, params: Mapping[str, str], body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Json:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=5)
+        try:
+            async with await self._request(method, path, params, body, headers or {}, timeout) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnreachable(f"{method} {path}: {_words(error)}") from error
+        if response.status >= 300:
+            raise _error(response, content)
+        try:
+            data = json.loads(content)
+        except ValueError as error:
+            raise ProtocolError(f"{method} {path}: not JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise ProtocolError(f"{method} {path}: not a JSON object")
+        return data
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        body: Any,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        self.requests += 1
+        try:
+            token = self.credentials.bearer()
+        except CredentialsError as error:
+            raise ApiUnreachable(str(error)) from error
+        sent = {**headers, **({"Authorization": f"Bearer {token}"} if token else {})}
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":")).encode()
+            sent.setdefault("Content-Type", "application/json")
+        return await self._session().request(
+            method, self.credentials.server + path, params=params, data=data, headers=sent, timeout=timeout, ssl=self._tls or True
+        )
+
+    def _session(self) -> aiohttp.ClientSession:
+        # Made inside the running loop, to which aiohttp ties it.
+        if self._open is None:
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60, force_close=False)
+            # Uncompressed: packing and unpacking costs more processor time than the node network saves.
+            headers = {"User-Agent": self._agent, "Accept": "application/json", "Accept-Encoding": "identity"}
+            self._open = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False)
+        return self._open
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Lines of any length (aiohttp's own reader refuses long ones); an unfinished last line is dropped."""
+    parts: list[bytes] = []
+    async for chunk in response.content.iter_any():
+        *whole, rest = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join((*parts, line))
+            parts = []
+        if rest:
+            parts.append(rest)
+
+
+def _event(path: str, line: bytes) -> tuple[str, Json]:
+    try:
+        event = json.loads(line)
+        kind, data = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError(f"watch {path}: not an event: {line[:80]!r}") from error
+    if not isinstance(data, dict):
+        raise ProtocolError(f"watch {path}: an event without an object")
+    if kind == "ERROR":
+        raise ApiError(int(data.get("code") or 500), str(data.get("reason") or ""), str(data.get("message") or "watch ended"))
+    return str(kind), data
+
+
+def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
+    """What the server said, from its Status object or whatever stands in between (a proxy's page)."""
+    try:
+        data = json.loads(content)
+    except ValueError:
+        data = None
+    status = data if isinstance(data, dict) else {}
+    message = str(status.get("message") or content[:200].decode(errors="replace").strip() or response.reason or "")
+    try:
+        retry_after = float(response.headers.get("Retry-After") or 0)
+    except ValueError:
+        retry_after = 0.0
+    return ApiError(response.status, str(status.get("reason") or ""), message, retry_after)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError) and not str(error):
+        return "no answer in time"
+    return str(error) or type(error).__name__

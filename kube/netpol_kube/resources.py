@@ -1,0 +1,131 @@
+"""npctl's custom resources: their names and paths, and the way between them and the IR's wire form.
+
+    AddressSet       /apis/npctl.dev/v1alpha1/addresssets/SETNAME.SLICE             one slice of one set
+    CompiledPolicy   /apis/npctl.dev/v1alpha1/namespaces/NS/compiledpolicies/NAME   one for each NetworkPolicy
+    NodeReport       /apis/npctl.dev/v1alpha1/nodereports/NODE                      what is in force on one node
+
+The wire form is the object's `spec`; what stands beside it here is for people, for watches and for waiting, and no reader of
+the IR needs it. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from netpol_compiler import wire
+from netpol_compiler.ir import CompiledPolicy
+from netpol_compiler.objects import Key
+
+Json = dict[str, Any]
+
+GROUP, VERSION = "npctl.dev", "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+_ROOT = f"/apis/{GROUP}/{VERSION}"
+ADDRESS_SETS = f"{_ROOT}/addresssets"
+COMPILED_POLICIES = f"{_ROOT}/compiledpolicies"
+NODE_REPORTS = f"{_ROOT}/nodereports"
+PODS = "/api/v1/pods"
+NODES = "/api/v1/nodes"
+NAMESPACES = "/api/v1/namespaces"
+NETWORK_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+
+SET_LABEL = f"{GROUP}/set"
+SPAN_PREFIX = f"span.{GROUP}/b"
+BUCKETS = 256
+"""Buckets of nodes: an object's labels stay bounded however many nodes there are."""
+
+
+# -- spans ---------------------------------------------------------------------------------------------
+
+
+def bucket(node: str) -> int:
+    """The bucket of a node, 0 to 255: a hash of its name, equal in every process."""
+    return hashlib.sha256(node.encode()).digest()[0]
+
+
+def span_label(number: int) -> str:
+    """The label that an object has when a node of bucket `number` needs it; an agent's watch selects it."""
+    return f"{SPAN_PREFIX}{number}"
+
+
+def span_labels(buckets: Iterable[int]) -> dict[str, str]:
+    return {span_label(number): "" for number in sorted(set(buckets))}
+
+
+def span_of(labels: Mapping[str, str]) -> frozenset[int]:
+    """The buckets that an object's labels name."""
+    numbers = (label.removeprefix(SPAN_PREFIX) for label in labels if label.startswith(SPAN_PREFIX))
+    return frozenset(int(n) for n in numbers if n.isdigit())
+
+
+# -- paths ---------------------------------------------------------------------------------------------
+
+
+def address_set_path(name: str, index: int) -> str:
+    return f"{ADDRESS_SETS}/{address_set_object_name(name, index)}"
+
+
+def address_set_object_name(name: str, index: int) -> str:
+    return f"{name}.{index}"
+
+
+def compiled_policies_path(namespace: str) -> str:
+    return f"{_ROOT}/namespaces/{namespace}/compiledpolicies"
+
+
+def compiled_policy_path(key: Key) -> str:
+    return f"{compiled_policies_path(key.namespace)}/{key.name}"
+
+
+def node_report_path(node: str) -> str:
+    return f"{NODE_REPORTS}/{node}"
+
+
+# -- objects -------------------------------------------------------------------------------------------
+
+
+def address_set_object(document: wire.Json, buckets: Iterable[int]) -> Json:
+    """An AddressSet from one slice's wire form (wire.slice_to_wire)."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "AddressSet",
+        "metadata": {
+            "name": address_set_object_name(document["name"], document["slice"]),
+            "labels": {SET_LABEL: document["name"], **span_labels(buckets)},
+        },
+        "spec": document,
+    }
+
+
+def compiled_policy_object(policy: CompiledPolicy, generation: int, needs: Mapping[str, str]) -> Json:
+    """A CompiledPolicy. `generation` is the NetworkPolicy's; `needs` says how new each set must be (its resourceVersion)."""
+    owner = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "name": policy.key.name,
+        "uid": policy.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "CompiledPolicy",
+        "metadata": {"namespace": policy.key.namespace, "name": policy.key.name, "ownerReferences": [owner]},
+        "spec": {
+            **wire.policy_to_wire(policy),
+            "sourceGeneration": generation,
+            "needs": dict(sorted(needs.items())),
+            "isolates": ",".join(sorted(d.api_name for d in policy.directions)[::-1]),
+            "ruleCount": len(policy.rules),
+        },
+    }
+
+
+def document_of(data: Mapping[str, Any]) -> wire.Json:
+    """The wire form in an AddressSet or CompiledPolicy. Raises WireError when its schema is not ours, or it is no object."""
+    spec = data.get("spec")
+    if not isinstance(spec, dict):
+        raise wire.WireError("no spec")
+    return wire.checked(spec)
