@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError, ProtocolError
 
@@ -64,7 +64,7 @@ class Reflector:
         self.problem = ""
         self._client = client
         self._sink = sink
-        self._params = params or {}
+        self._params: dict[str, Any] = dict(params or {})
         self._page = page
         self._on_gap = on_gap
         self._on_synced = on_synced
@@ -193,7 +193,7 @@ def identity_of(data: Json) -> Identity:
     return str(metadata.get("namespace") or ""), name
 
 
-async def identities(client: ApiClient, path: str, **params: str) -> dict[Identity, tuple[str, str]]:
+async def identities(client: ApiClient, path: str, **params: Any) -> dict[Identity, tuple[str, str]]:
     """Every object's (uid, resourceVersion) now, by a paged list of metadata alone: what an audit compares with."""
     found: dict[Identity, tuple[str, str]] = {}
     async for page in client.pages(path, metadata_only=True, **params):
