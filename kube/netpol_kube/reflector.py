@@ -148,7 +148,7 @@ class Reflector:
         """Those that a second list lacks too. What is there again comes with the watch, which starts at the first list."""
         await asyncio.sleep(CONFIRM_SECONDS)
         there: set[Identity] = set()
-        async for page in self._client.pages(self.path, self._page, metadata_only=True, **self._params):
+        async for page in self._client.pages(self.path, limit=self._page, metadata_only=True, **self._params):
             there.update(identity_of(data) for data in page.items)
         back = missing & there
         if back:
