@@ -3,8 +3,9 @@
     set_/remove_ pod ------> groups (namespace, labels) --match--> policies --> pods and nodes of each policy
     set_/remove_ policy --> selector, sets -----------------------------------> nodes of each set
 
-A node needs a policy when it runs a pod that the policy selects, and a set when it needs a policy that names it. A pod
-counts from the moment it is bound to a node, before it has an address: the sets are on their way while it starts.
+A node needs a set when it runs a pod that a policy selects which names it. It is told of every policy of the namespaces of
+its pods: then a label that changes on one of them never has to wait for anybody. A pod counts from the moment it is bound to
+a node, before it has an address: policies and sets are on their way while it starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from netpol_compiler.ir import CompiledPolicy
 from netpol_compiler.objects import Key, Labels, Pod
@@ -34,6 +36,14 @@ class _Policy:
     nodes: Counter[str] = field(default_factory=Counter)
 
 
+class Dirty(NamedTuple):
+    """Policies whose counts, sets whose nodes, and namespaces whose nodes may have changed."""
+
+    policies: frozenset[Key]
+    sets: frozenset[str]
+    namespaces: frozenset[str]
+
+
 class Spans:
     """See the module's docstring. Not thread-safe."""
 
@@ -43,8 +53,10 @@ class Spans:
         self._policies: dict[Key, _Policy] = {}
         self._by_namespace: dict[str, set[Key]] = defaultdict(set)
         self._users: dict[str, set[Key]] = defaultdict(set)
+        self._namespaces: dict[str, Counter[str]] = defaultdict(Counter)
         self._dirty_policies: set[Key] = set()
         self._dirty_sets: set[str] = set()
+        self._dirty_namespaces: set[str] = set()
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -103,10 +115,14 @@ class Spans:
         """The nodes that need a set."""
         return frozenset(node for key in self._users.get(name, ()) for node in self._policies[key].nodes)
 
-    def take_dirty(self) -> tuple[frozenset[Key], frozenset[str]]:
-        """The policies whose counts, and the sets whose nodes, may have changed since the last call."""
-        dirty = frozenset(self._dirty_policies), frozenset(self._dirty_sets)
-        self._dirty_policies, self._dirty_sets = set(), set()
+    def nodes_of_namespace(self, namespace: str) -> frozenset[str]:
+        """The nodes that run a pod of a namespace, and so are told of its policies."""
+        return frozenset(self._namespaces.get(namespace, ()))
+
+    def take_dirty(self) -> Dirty:
+        """What may have changed since the last call."""
+        dirty = Dirty(frozenset(self._dirty_policies), frozenset(self._dirty_sets), frozenset(self._dirty_namespaces))
+        self._dirty_policies, self._dirty_sets, self._dirty_namespaces = set(), set(), set()
         return dirty
 
     # -- inside ------------------------------------------------------------------------------------
@@ -127,6 +143,13 @@ class Spans:
             matching = {k for k in self._by_namespace[namespace] if self._policies[k].selector.matches(labels)}
             group = groups[labels] = _Group(labels, policies=matching)
         _add(group.nodes, node, step)
+        here = self._namespaces[namespace]
+        known = node in here
+        _add(here, node, step)
+        if known != (node in here):
+            self._dirty_namespaces.add(namespace)
+        if not here:
+            del self._namespaces[namespace]
         for key in group.policies:
             policy = self._policies[key]
             known = node in policy.nodes

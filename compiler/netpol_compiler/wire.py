@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from netpol_compiler.addresses import Address, Network, parse_address, parse_network
@@ -19,8 +19,6 @@ from netpol_compiler.objects import IPBlock, Key, NamedPort, PortRange, Rejected
 from netpol_compiler.selectors import Operator, Requirement, Selector, make_selector
 
 SCHEMA = 1
-SLICE_SIZE = 1000
-"""Members in one slice of a set at most."""
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -214,6 +212,11 @@ def _set(documents: Sequence[Json]) -> AddressSet:
     return AddressSet(_text(first["name"]), spec, members)  # type: ignore[arg-type]  # one kind per set, by its spec
 
 
+def members_from_wire(document: Json) -> frozenset[Address | Endpoint]:
+    """The members in one slice. Raises WireError."""
+    return _reading("set", lambda: frozenset(_member(_spec(document["selects"]).kind, m) for m in document["members"]))
+
+
 def member_to_wire(member: Address | Endpoint) -> str:
     """A member as text: `10.0.0.1`, or `10.0.0.1,TCP,80` for an endpoint."""
     if isinstance(member, Address):
@@ -249,24 +252,3 @@ def _reading(what: str, read: Callable[[], T]) -> T:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise WireError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-def distribute(members: Iterable[str], previous: Mapping[str, int]) -> dict[str, int]:
-    """Which slice each member belongs to: where it was if it was anywhere, else the first with free room.
-
-    So one pod's change rewrites one slice. `previous` maps members to slices as last published.
-    """
-    wanted = sorted(set(members))
-    placed = {m: previous[m] for m in wanted if m in previous}
-    fill: dict[int, int] = {}
-    for index in placed.values():
-        fill[index] = fill.get(index, 0) + 1
-    free = 0
-    for member in wanted:
-        if member in placed:
-            continue
-        while fill.get(free, 0) >= SLICE_SIZE:
-            free += 1
-        placed[member] = free
-        fill[free] = fill.get(free, 0) + 1
-    return placed

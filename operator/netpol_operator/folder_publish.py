@@ -9,10 +9,12 @@ takes over what is there: files that hold the right bytes are not written again,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from netpol_compiler import wire
 from netpol_compiler.ir import AddressSet, IRDelta
 from netpol_compiler.objects import Key
+from netpol_compiler.slices import Slices
 from netpol_store.folder import FolderReader, FolderWriter
 
 SETS = "addresssets"
@@ -24,7 +26,7 @@ class FolderPublisher:
 
     def __init__(self, root: Path) -> None:
         self._writer = FolderWriter(root)
-        self._placements: dict[str, dict[str, int]] = {}
+        self._slices: dict[str, Slices[Any]] = {}
         self._files: dict[str, set[str]] = {}
         self._leftovers: set[str] = set()
         for relative, content in FolderReader(root, (SETS, POLICIES)).scan().changed.items():
@@ -37,8 +39,8 @@ class FolderPublisher:
             return
         try:
             document = wire.from_bytes(content)
-            placement = {str(m): int(document["slice"]) for m in document["members"]}
-            self._placements.setdefault(str(document["name"]), {}).update(placement)
+            slices = self._slices.setdefault(str(document["name"]), Slices())
+            slices.adopt(int(document["slice"]), wire.members_from_wire(document))
         except (wire.WireError, KeyError, TypeError, ValueError):
             # Unreadable: it is written anew if it is still wanted, and goes with the leftovers if not.
             return
@@ -52,7 +54,7 @@ class FolderPublisher:
         for key in delta.policies_down:
             self._writer.remove(_policy_file(key))
         for name in delta.sets_down:
-            self._placements.pop(name, None)
+            self._slices.pop(name, None)
             for relative in self._files.pop(name, ()):
                 self._writer.remove(relative)
         for relative in sorted(self._leftovers, reverse=True):  # policies before sets
@@ -65,18 +67,16 @@ class FolderPublisher:
         self._writer.write(relative, content)
 
     def _write_set(self, address_set: AddressSet) -> None:
-        members = {wire.member_to_wire(m): m for m in address_set.members}
-        placement = wire.distribute(members, self._placements.get(address_set.name, {}))
-        count = max(placement.values(), default=0) + 1
+        slices = self._slices.setdefault(address_set.name, Slices())
+        slices.update(address_set.members)
         files = set()
-        for index in range(count):
-            document = wire.slice_to_wire(address_set, index, count, (members[m] for m, i in placement.items() if i == index))
+        for index, members in enumerate(slices.parts):
             relative = f"{SETS}/{address_set.name}.{index}.json"
+            document = wire.slice_to_wire(address_set, index, len(slices.parts), members)
             self._write(relative, wire.to_bytes(document))
             files.add(relative)
         for relative in self._files.get(address_set.name, set()) - files:
             self._writer.remove(relative)
-        self._placements[address_set.name] = placement
         self._files[address_set.name] = files
 
 

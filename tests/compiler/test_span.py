@@ -53,9 +53,9 @@ def test_only_sets_whose_nodes_changed_are_dirty():
     spans.set_pod(pod("one", "a"))
     spans.take_dirty()
     spans.set_pod(pod("two", "a"))
-    assert spans.take_dirty() == ({Key("shop", "p")}, frozenset())
+    assert spans.take_dirty() == ({Key("shop", "p")}, frozenset(), frozenset())
     spans.set_pod(pod("three", "b"))
-    assert spans.take_dirty() == ({Key("shop", "p")}, {"s"})
+    assert spans.take_dirty() == ({Key("shop", "p")}, {"s"}, {"shop"})
 
 
 pods = st.builds(
@@ -81,7 +81,7 @@ changes = st.lists(
 @given(changes)
 def test_any_order_of_changes_gives_what_counting_from_scratch_gives(steps):
     spans, now_pods, now_policies = Spans(), {}, {}
-    told: tuple[dict, dict] = ({}, {})
+    told: tuple[dict, dict, dict] = ({}, {}, {})
     for name, value in steps:
         getattr(spans, name)(value)
         if name == "set_pod":
@@ -90,9 +90,10 @@ def test_any_order_of_changes_gives_what_counting_from_scratch_gives(steps):
             now_policies[value.key] = value
         else:
             (now_pods if name == "remove_pod" else now_policies).pop(value, None)
-        dirty_policies, dirty_sets = spans.take_dirty()
-        told[0].update({k: dict(spans.nodes(k)) for k in dirty_policies})
-        told[1].update({n: spans.nodes_of_set(n) for n in dirty_sets})
+        dirty = spans.take_dirty()
+        told[0].update({k: dict(spans.nodes(k)) for k in dirty.policies})
+        told[1].update({n: spans.nodes_of_set(n) for n in dirty.sets})
+        told[2].update({n: spans.nodes_of_namespace(n) for n in dirty.namespaces})
     for key, value in now_policies.items():
         expected = Counter(
             p.node for p in now_pods.values()
@@ -104,3 +105,9 @@ def test_any_order_of_changes_gives_what_counting_from_scratch_gives(steps):
         users = [k for k, v in now_policies.items() if name in v.set_names]
         expected_nodes = {n for k in users for n in spans.nodes(k)}
         assert spans.nodes_of_set(name) == expected_nodes == told[1].get(name, frozenset())
+    for namespace in ("shop", "farm"):
+        here = {
+            p.node for p in now_pods.values()
+            if p.node and not p.host_network and p.phase == "Running" and p.key.namespace == namespace
+        }  # fmt: skip
+        assert spans.nodes_of_namespace(namespace) == here == told[2].get(namespace, frozenset())

@@ -1,0 +1,52 @@
+"""A set's members in slices of bounded size, in which a member stays where it is: one pod's change rewrites one slice.
+
+In: the members now. Out: which slices changed. A new member goes where there is room first; nothing moves, whatever goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+SLICE_SIZE = 1000
+"""Members in one slice at most."""
+
+M = TypeVar("M")
+
+
+class Slices(Generic[M]):
+    """The slices of one set; at least one, which may be empty."""
+
+    def __init__(self) -> None:
+        self.parts: list[set[M]] = [set()]
+        self._places: dict[M, int] = {}
+
+    def adopt(self, index: int, members: Iterable[M]) -> None:
+        """Take over what an earlier run has published as slice `index`."""
+        while len(self.parts) <= index:
+            self.parts.append(set())
+        for member in members:
+            if member not in self._places:
+                self._places[member] = index
+                self.parts[index].add(member)
+
+    def update(self, members: frozenset[M] | set[M]) -> set[int]:
+        """Hold exactly `members`; returns the slices that changed, those that are new among them. Their number is len(parts)."""
+        changed: set[int] = set()
+        for member in self._places.keys() - members:
+            index = self._places.pop(member)
+            self.parts[index].discard(member)
+            changed.add(index)
+        free = 0
+        # In order, so that equal histories give equal slices in every process.
+        for member in sorted(members - self._places.keys()):  # type: ignore[type-var]  # members are NamedTuples, or text
+            while free < len(self.parts) and len(self.parts[free]) >= SLICE_SIZE:
+                free += 1
+            if free == len(self.parts):
+                self.parts.append(set())
+            self._places[member] = free
+            self.parts[free].add(member)
+            changed.add(free)
+        while len(self.parts) > 1 and not self.parts[-1]:
+            self.parts.pop()
+        return {index for index in changed if index < len(self.parts)}

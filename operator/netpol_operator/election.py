@@ -1,0 +1,130 @@
+"""One active operator among the replicas: a Lease, as kube-scheduler and kube-controller-manager elect theirs.
+
+    standby --the lease is free, or its holder has not renewed it for LEASE_SECONDS--> leader --not renewed in time--> standby
+
+kopf's own peering pauses the handlers of a standby, so that a take-over begins with listing everything, and says itself that two
+operators may be active at once. With a Lease the standby keeps its state current, and every change of holder is a write with a
+resourceVersion, which only one of two can make. A leader that cannot renew stops writing before anybody else may start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from netpol_kube.client import ApiClient, ApiError, Json, KubeError
+
+log = logging.getLogger("npctl.election")
+
+NAME = "npctl-operator"
+LEASE_SECONDS = 10
+"""Without a renewal for so long, another may take over."""
+RENEW_SECONDS = 2.0
+GIVE_UP_SECONDS = 7.0
+"""A leader whose last renewal is older writes no more: well before LEASE_SECONDS, whatever the clocks' drift."""
+
+
+class Election:
+    """One candidate. `leading` is true only while the lease is certainly ours."""
+
+    def __init__(self, client: ApiClient, namespace: str, identity: str, on_change: Callable[[bool], None]) -> None:
+        self._client = client
+        self._base = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._path = f"{self._base}/{NAME}"
+        self._namespace = namespace
+        self._identity = identity
+        self._on_change = on_change
+        self._renewed = float("-inf")
+        self._seen: tuple[Any, ...] = ()
+        self._seen_at = 0.0
+        self._told = False
+        self._problem = ""
+
+    @property
+    def leading(self) -> bool:
+        return time.monotonic() - self._renewed < GIVE_UP_SECONDS
+
+    async def run(self) -> None:
+        """Stand for election until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._try(), RENEW_SECONDS * 2)
+                self._problem = ""
+            except (KubeError, TimeoutError) as error:
+                words = str(error) or "no answer in time"
+                if words != self._problem:
+                    log.warning("lease %s/%s: %s", self._namespace, NAME, words)
+                self._problem = words
+            self._tell()
+            await asyncio.sleep(RENEW_SECONDS if self.leading else RENEW_SECONDS / 2)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.leading != self._told:
+            self._told = self.leading
+            log.info("%s %s", self._identity, "leads" if self._told else "stands by")
+            self._on_change(self._told)
+
+    async def _try(self) -> None:
+        """Renew, take or leave the lease. Times are taken before the request: the lease may only be younger than we think."""
+        begun = time.monotonic()
+        try:
+            lease = await self._client.get(self._path)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            await self._write(begun, None, 0)
+            return
+        spec = lease.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
+        if record != self._seen:
+            # The other's clock does not count: an age is measured from when we saw the last change.
+            self._seen, self._seen_at = record, time.monotonic()
+        expired = time.monotonic() - self._seen_at > float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        if holder in ("", self._identity) or expired:
+            await self._write(begun, lease, int(spec.get("leaseTransitions") or 0) + (holder != self._identity))
+
+    async def _write(self, begun: float, lease: Json | None, transitions: int) -> None:
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": _now(),
+            "acquireTime": (lease or {}).get("spec", {}).get("acquireTime") if self.leading else None,
+            "leaseTransitions": transitions,
+        }
+        spec["acquireTime"] = spec["acquireTime"] or spec["renewTime"]
+        metadata = {"name": NAME, "namespace": self._namespace, **({} if lease is None else lease["metadata"])}
+        metadata.pop("managedFields", None)
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        try:
+            if lease is None:
+                await self._client.create(self._base, body)
+            else:
+                await self._client.replace(self._path, body)
+        except ApiError as error:
+            if error.status == 409:
+                return  # another was faster: it leads
+            raise
+        self._renewed = begun
+
+    async def release(self) -> None:
+        """Give the lease back, so that the standby need not wait for it to expire. Best effort."""
+        if not self.leading:
+            return
+        self._renewed = float("-inf")
+        try:
+            lease = await self._client.get(self._path)
+            if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+                lease["spec"]["holderIdentity"] = ""
+                await self._client.replace(self._path, lease)
+        except KubeError as error:
+            log.info("lease not given back: %s", error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,48 @@
+"""Members in slices: none moves, none is lost, and one change touches one slice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netpol_compiler.slices import SLICE_SIZE, Slices
+
+
+def test_one_member_more_changes_one_slice_and_one_less_that_one():
+    slices: Slices[str] = Slices()
+    members = {f"{n:05}" for n in range(2500)}
+    assert slices.update(members) == {0, 1, 2}
+    assert [len(p) for p in slices.parts] == [SLICE_SIZE, SLICE_SIZE, 500]
+    assert slices.update(members | {"x"}) == {2}
+    assert slices.update((members | {"x"}) - {"00001"}) == {0}
+    assert slices.update((members | {"x", "y"}) - {"00001"}) == {0}, "what is new goes where there is room"
+
+
+def test_slices_that_emptied_at_the_end_go_and_one_always_stays():
+    slices: Slices[str] = Slices()
+    slices.update({f"{n:05}" for n in range(1500)})
+    slices.update({"00001"})
+    assert len(slices.parts) == 1
+    assert slices.update(frozenset()) == {0}
+    assert slices.parts == [set()]
+
+
+def test_what_was_published_before_stays_where_it_was():
+    slices: Slices[str] = Slices()
+    slices.adopt(1, ["a"])
+    slices.adopt(0, ["b"])
+    assert slices.update({"a", "b"}) == set()
+    assert slices.parts == [{"b"}, {"a"}]
+
+
+@given(st.lists(st.frozensets(st.integers(0, 50)), max_size=10))
+def test_the_slices_together_are_the_members_and_only_changed_ones_differ(steps):
+    slices: Slices[int] = Slices()
+    for members in steps:
+        before = [set(p) for p in slices.parts]
+        changed = slices.update(members)
+        assert set().union(*slices.parts) == members
+        assert sum(map(len, slices.parts)) == len(members)
+        for index, part in enumerate(slices.parts):
+            if index not in changed and index < len(before):
+                assert part == before[index]
