@@ -1,4 +1,4 @@
-"""The commands that read YAML: signatures and help only. The work is in the modules they import when they run."""
+"""The commands that ask files, or a cluster: signatures and help only. The work is in the modules they import when they run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _Goals = Annotated[
     typer.Option("--to", metavar="PLACE", help="A place to go to: pod/X, NS/X, svc/X, node/X, an address. Repeatable."),
 ]
 
+_RULES = "Also the pod's chains and sets: as its node's kernel has them, with packet counters; with -f, as the kernel gets them."
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`, in the order of its help."""
@@ -28,31 +30,36 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     target: Annotated[str, typer.Argument(metavar="POD", help="pod/NAME, a unique beginning of a name, or deployment/NAME.")],
-    files: options.Files = None,
-    namespace: options.Namespace = "default",
+    files: options.FilesOrCluster = None,
+    namespace: options.ClusterNamespace = None,
     to: _Goals = None,
     source: _Ends = None,
     port: options.OnPort = None,
-    rules: Annotated[bool, typer.Option("--rules", help="Also the pod's chains and sets, as the kernel gets them.")] = False,
+    rules: Annotated[bool, typer.Option("--rules", help=_RULES)] = False,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
     output: options.Output = Format.TABLE,
 ) -> None:
-    """What may reach a pod and what it may reach, and by which policy and rule.
+    """What may reach a pod and what it may reach, and by which policy and rule; on a cluster also whether that is in force.
 
     With --to or --from: the verdict on one connection, and what decided it on both sides (exit code 1: refused).
     """
     from npctl.explain_command import run
+    from npctl.origin import Origin
 
-    run(target, files or [], namespace, to or [], source or [], port, rules, output)
+    run(target, Origin(tuple(files or ()), kubeconfig, context, namespace), to or [], source or [], port, rules, output)
 
 
 def matrix(
-    files: options.Files = None,
-    namespace: options.OptionalNamespace = None,
+    files: options.FilesOrCluster = None,
+    namespace: options.ClusterNamespace = None,
     all_namespaces: options.AllNamespaces = False,
     selector: options.LabelSelector = None,
     port: options.OnPort = None,
     source: _Ends = None,
     to: _Goals = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
     output: options.Output = Format.TABLE,
 ) -> None:
     """Who reaches whom: every pod towards every pod, on the ports that are listened to (or --port).
@@ -60,29 +67,38 @@ def matrix(
     -n and -l choose pods; --from and --to add places outside. A pod that declares no port is tried with ICMP.
     """
     from npctl.matrix import run
+    from npctl.origin import Origin
 
-    run(files or [], None if all_namespaces else namespace, selector, port, source or [], to or [], output)
+    origin = Origin(tuple(files or ()), kubeconfig, context, namespace, all_namespaces)
+    run(origin, selector, port, source or [], to or [], output)
 
 
 def lint(
-    files: options.Files = None,
-    namespace: options.OptionalNamespace = None,
+    files: options.FilesOrCluster = None,
+    namespace: options.ClusterNamespace = None,
+    all_namespaces: options.AllNamespaces = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 also for warnings.")] = False,
     codes: Annotated[bool, typer.Option("--codes", help="List the checks and leave.")] = False,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
     output: options.Output = Format.TABLE,
 ) -> None:
     """Policies that do not do what their author may think. Exit code 1 when there are errors."""
     from npctl.lint import run
+    from npctl.origin import Origin
 
-    run(files or [], namespace, strict, codes, output)
+    run(Origin(tuple(files or ()), kubeconfig, context, namespace, all_namespaces), strict, codes, output)
 
 
 def compile_(
     node: Annotated[str, typer.Option("--node", metavar="NODE", help="The node whose rules are wanted.")],
-    files: options.Files = None,
+    files: options.FilesOrCluster = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="table (plain text), json or yaml.")] = Format.TABLE,
 ) -> None:
     """A node's whole iptables-restore and ipset-restore text, as the agent writes it."""
     from npctl.compile_command import run
+    from npctl.origin import Origin
 
-    run(node, files or [], output)
+    run(node, Origin(tuple(files or ()), kubeconfig, context), output)

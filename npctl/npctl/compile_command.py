@@ -7,13 +7,13 @@ from netpol_compiler.render import full_ipset_text, full_iptables_text
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
 from npctl.errors import usage
 from npctl.kernelview import node_ruleset
+from npctl.origin import Origin, open_origin
 from npctl.output import Format, emit, say
-from npctl.state import load
 
 
-def run(node: str, files: list[str], output: Format) -> None:
+def run(node: str, origin: Origin, output: Format) -> None:
     """Print the ruleset of `node`."""
-    state = load(files)
+    state = open_origin(origin).state
     if node not in state.nodes:
         raise usage(f"no node {node}, and no pod runs there", f"the nodes are {', '.join(sorted(state.nodes)) or 'none'}")
     ruleset = node_ruleset(state, node)

@@ -106,7 +106,8 @@ def _side_notes(
 ) -> Iterator[Note]:
     for policy in policies:
         for rejected in policy.rejected:
-            yield Note("not-understood", f"{policy.key} {rejected.field}: {rejected.reason}; this part allows nothing")
+            what = f"{policy.key} {rejected.field}: {rejected.reason}"
+            yield Note("not-understood", f"{what}; this part allows nothing, and the policy isolates this pod all the same")
     if direction is Direction.EGRESS and policies:
         yield from _dns_notes(state, policies)
     if direction is Direction.INGRESS and any(p.kind == "ipBlock" for g in found for p in g.peers):

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netpol_compiler.objects import Pod
 from netpol_compiler.verdict import Reason, SideVerdict
 from npctl.errors import ExitCode
 from npctl.explain import Explanation, Side, explain
+from npctl.origin import Origin, open_origin
 from npctl.output import Colour, Format, emit, paint, say, table
 from npctl.places import PortChoice, find_place, find_pods, parse_port, pod_place
-from npctl.state import State, load
+from npctl.state import State
 from npctl.tries import Try, side_chain, try_places
 from npctl.words import key_list, rule_words
 
+if TYPE_CHECKING:
+    from npctl.enforcement import Enforcement
+    from npctl.live import Live
+    from npctl.programmed import Programmed
 
-def run(
-    target: str, files: list[str], namespace: str, to: list[str], source: list[str], port: str | None, rules: bool, output: Format
-) -> None:
+
+def run(target: str, origin: Origin, to: list[str], source: list[str], port: str | None, rules: bool, output: Format) -> None:
     """Explain a pod, or the verdicts on its connections `to` and from `source`. Exits with 1 when one is refused."""
     choice = parse_port(port) if port else None
-    state = load(files)
+    state, namespace, _, live = open_origin(origin)
     pods = find_pods(state, target, namespace)
     pod = pods[0]
     explanation = explain(state, pod)
     tries = _tries(state, pod, namespace, to, source, choice)
-    kernel = _kernel(state, pod) if rules else None
+    kernel = _kernel(state, pod) if rules and live is None else None
+    enforced = _enforced(live, pod, tries) if live is not None else []
+    agent = _programmed(live, pod) if rules and live is not None else None
     if output.is_data:
         data = explanation.data
         if len(pods) > 1:
@@ -34,9 +40,15 @@ def run(
             data["verdicts"] = [t.data for t in tries]
         if kernel is not None:
             data["kernel"] = kernel
+        if enforced:
+            data["enforced"] = [e.data for e in enforced]
+        if agent is not None:
+            data["programmed"] = agent.data
         emit(data, output)
     else:
         _show(explanation, pods, tries, kernel, output is Format.WIDE)
+        for line in (*(agent.lines if agent else ()), *([""] if enforced else ()), *(x for e in enforced for x in e.lines)):
+            say(line)
     if any(not t.verdict.allowed for t in tries):
         raise SystemExit(int(ExitCode.NEGATIVE))
 
@@ -51,6 +63,20 @@ def _kernel(state: State, pod: Pod) -> dict[str, Any]:
     from npctl.kernelview import pod_rules
 
     return pod_rules(state, pod)
+
+
+def _enforced(live: Live, pod: Pod, tries: list[Try]) -> list[Enforcement]:
+    """Of the pod, and of the other ends: a connection passes two nodes."""
+    from npctl.enforcement import enforcements
+
+    ends = [place.pod for t in tries for place in (t.source, t.target) if place.pod is not None]
+    return enforcements(live, dict.fromkeys([pod, *ends]))
+
+
+def _programmed(live: Live, pod: Pod) -> Programmed:
+    from npctl.programmed import programmed
+
+    return programmed(live, pod)
 
 
 def _show(explanation: Explanation, pods: list[Pod], tries: list[Try], kernel: dict[str, Any] | None, wide: bool) -> None:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from npctl.errors import ExitCode
 from npctl.lint_model import CHECKS, Check, Finding, Severity, Subject
+from npctl.origin import Origin, open_origin
 from npctl.output import Colour, Format, emit, paint, say, table
-from npctl.state import State, load
+from npctl.state import State
 
 _COLOURS = {Severity.ERROR: Colour.RED, Severity.WARNING: Colour.YELLOW, Severity.INFO: Colour.DIM}
 
 
-def run(files: list[str], namespace: str | None, strict: bool, codes: bool, output: Format) -> None:
+def run(origin: Origin, strict: bool, codes: bool, output: Format) -> None:
     """Print the findings. Exits with 1 when there are errors (`strict`: or warnings)."""
     from npctl import lint_checks, lint_rules  # noqa: F401  # importing them fills CHECKS
 
     if codes:
         _list_checks(output)
         return
-    state = load(files, tolerant=True, quiet=True)
-    findings = [f for f in lint(state) if namespace is None or f.namespace == namespace]
+    opened = open_origin(origin, tolerant=True, quiet=True)
+    findings = [f for f in lint(opened.state) if opened.chosen is None or f.namespace == opened.chosen]
     if output.is_data:
         emit({"findings": [f.data for f in findings], "summary": _counts(findings)}, output)
     else:
@@ -38,7 +39,7 @@ def lint(state: State) -> list[Finding]:
     for subject in _subjects(state):
         for check in CHECKS.values():
             found.update(dict.fromkeys(check.run(subject)))
-    return sorted(found, key=lambda f: (f.file, f.line, f.code, f.message))
+    return sorted(found, key=lambda f: (f.file, f.line, f.object if not f.file else "", f.code, f.message))
 
 
 def _subjects(state: State) -> list[Subject]:
@@ -59,7 +60,8 @@ def _counts(findings: list[Finding]) -> dict[str, int]:
 def _show(findings: list[Finding]) -> None:
     for finding in findings:
         word = paint(finding.severity.value, _COLOURS[finding.severity])
-        say(f"{finding.file}:{finding.line}: {word} {finding.code} {finding.object}: {finding.where}{finding.message}")
+        place = f"{finding.file}:{finding.line}: " if finding.file else ""
+        say(f"{place}{word} {finding.code} {finding.object}: {finding.where}{finding.message}")
         if finding.remedy:
             say(f"    {paint('remedy:', Colour.DIM)} {finding.remedy}")
     counts = _counts(findings)

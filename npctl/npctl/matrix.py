@@ -11,10 +11,11 @@ from typing import Any
 from netpol_compiler.objects import Connection, Pod
 from netpol_compiler.verdict import Verdict
 from npctl.errors import usage
+from npctl.origin import Origin, open_origin
 from npctl.output import Colour, Format, emit, paint, say, table
 from npctl.places import Place, PortChoice, find_place, parse_port, pod_place
 from npctl.selector_text import parse_selector
-from npctl.state import State, load
+from npctl.state import State
 from npctl.tries import side_data
 from npctl.words import port_words
 
@@ -45,8 +46,7 @@ class Cell:
 
 
 def run(
-    files: list[str],
-    namespace: str | None,
+    origin: Origin,
     selector: str | None,
     port: str | None,
     source: list[str],
@@ -55,10 +55,10 @@ def run(
 ) -> None:
     """Print the matrix of the chosen pods, and of places outside."""
     choice = parse_port(port) if port else None
-    state = load(files)
-    pods = _chosen(state, namespace, selector)
-    rows = [pod_place(p) for p in pods] + [find_place(state, text, namespace or "default") for text in source]
-    columns = [pod_place(p) for p in pods] + [find_place(state, text, namespace or "default") for text in to]
+    state, namespace, chosen, _ = open_origin(origin)
+    pods = _chosen(state, chosen, selector)
+    rows = [pod_place(p) for p in pods] + [find_place(state, text, namespace) for text in source]
+    columns = [pod_place(p) for p in pods] + [find_place(state, text, namespace) for text in to]
     services = [p.label for p in (*rows, *columns) if p.service is not None]
     if services:
         raise usage(f"{services[0]} is no place of a matrix", "a Service stands for its pods: choose those with -n and -l")

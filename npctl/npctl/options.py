@@ -17,8 +17,25 @@ Files = Annotated[
         help="YAML or JSON: a file, a folder (with its subfolders), or - for stdin. Repeatable.",
     ),
 ]
+FilesOrCluster = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filename",
+        "-f",
+        metavar="PATH",
+        help="YAML or JSON: a file, a folder (with its subfolders), or - for stdin. Repeatable. Without it, the live cluster.",
+    ),
+]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help="Namespace.")]
 OptionalNamespace = Annotated[str | None, typer.Option("--namespace", "-n", metavar="NS", help="Only this namespace.")]
+ClusterNamespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", metavar="NS", help="Namespace; of a cluster, the context's by default.")
+]
+Kubeconfig = Annotated[
+    str | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="How to reach the cluster; KUBECONFIG or ~/.kube/config by default."),
+]
+Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="Another context than the current one.")]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 LabelSelector = Annotated[
     str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Label selector: a=b, a!=b, a in (x,y), a, !a.")

@@ -117,7 +117,7 @@ def _no_such(state: State, kind: str, namespace: str, name: str, keys: Iterable[
     elif here:
         remedy = f"namespace {namespace} has {_some(here)}"
     else:
-        remedy = f"nothing like it in {state.sources}; name the files with -f"
+        remedy = state.remedy
     return usage(f"no {kind} {namespace}/{name}", remedy)
 
 
@@ -138,7 +138,7 @@ def find_place(state: State, text: str, namespace: str) -> Place:
     if kind in _NODE:
         node = state.cluster.nodes.get(name)
         if node is None:
-            raise usage(f"no node {name}", f"the nodes are {_some(sorted(state.cluster.nodes)) or 'unknown: no file has one'}")
+            raise usage(f"no node {name}", f"the nodes are {_some(sorted(state.cluster.nodes)) or 'unknown: none is told'}")
         return Place(f"node/{name}", node.addresses, node=name)
     if kind in _SERVICE:
         parts = name.split("/")

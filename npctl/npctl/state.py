@@ -1,4 +1,4 @@
-"""What the commands on files look at: the world that the manifests make, compiled.
+"""What the commands look at: the world that manifests make, or a cluster (`live`), compiled.
 
     -f PATH... --files.read--> documents --workloads.expand--> World --to_cluster--> Cluster --compile--> IR --> Judge
 
@@ -8,7 +8,7 @@ In: paths. Out: `State`. Bad input of any file ends the command with every line 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,10 +45,19 @@ class State:
     documents: Documents
     world: World
     cluster: Cluster
+    owned: Mapping[Key, tuple[str, str]] | None = None
+    """(kind, name) of each pod's workload, where the cluster itself told; None: from files."""
 
     @property
     def sources(self) -> str:
         return self.documents.sources
+
+    @property
+    def remedy(self) -> str:
+        """What to do about something that is not there."""
+        if self.owned is not None:
+            return f"nothing like it in {self.sources}; --context chooses another cluster, -f files"
+        return f"nothing like it in {self.sources}; name the files with -f"
 
     @cached_property
     def ir(self) -> IR:
@@ -64,8 +73,10 @@ class State:
         return holders(self.cluster.pods.values())
 
     @cached_property
-    def owners(self) -> dict[Key, tuple[str, str]]:
+    def owners(self) -> Mapping[Key, tuple[str, str]]:
         """(kind, name) of the workload in whose manifest a pod's template was written; pods of their own are left out."""
+        if self.owned is not None:
+            return self.owned
         return {
             Key(oid.namespace, oid.name): (document.kind, document.name)
             for oid, document in self.world.documents.items()
@@ -117,9 +128,12 @@ class State:
         policy, _ = parse_policy(document.data)
         if policy is None:
             return self, None
-        policies = {**self.cluster.policies, policy.key: policy}
         c = self.cluster
-        return State(self.documents, self.world, Cluster(c.namespaces, c.pods, policies, c.nodes)), policy
+        return self.with_cluster(replace(c, policies={**c.policies, policy.key: policy})), policy
+
+    def with_cluster(self, cluster: Cluster) -> State:
+        """The same documents and Services, with other objects in the cluster."""
+        return State(self.documents, self.world, cluster, self.owned)
 
 
 def load(paths: list[str], *, tolerant: bool = False, quiet: bool = False) -> State:

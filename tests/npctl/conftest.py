@@ -34,8 +34,11 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """`cli("lint", "-f", "a.yaml")`; the current folder is a new one."""
+    """`cli("lint", "-f", "a.yaml")`; the current folder and the home are a new one, and there is no cluster."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*words: str) -> Result:
         capfd.readouterr()

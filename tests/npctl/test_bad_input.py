@@ -102,7 +102,6 @@ def test_a_policy_that_selects_nothing_is_legal_and_lint_says_so(cli: Any, tmp_p
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("matrix",), "name files or folders with -f"),
         (("matrix", "-f", "none.yaml"), "none.yaml: no such file"),
         (("matrix", "-f", "."), "no file in this folder"),
         (("matrix", "-f", "a.yaml", "--port", "99999"), "a port is 1 to 65535"),
