@@ -9,6 +9,7 @@ good state and is a problem in the report: unknown is never empty, and a removal
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,8 @@ PODS, SETS, POLICIES = "Pod", "addresssets", "compiledpolicies"
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What changed since the last one. The revisions are those that it brings the agent up to (0: unknown)."""
+    """What changed since the last one. The revisions are those that it brings the agent up to (0: unknown); `revisions`
+    are the API server's, by kind, where it is the source."""
 
     pods_up: tuple[Pod, ...] = ()
     pods_down: tuple[Key, ...] = ()
@@ -34,6 +36,7 @@ class Delta:
     policies_down: tuple[Key, ...] = ()
     objects_revision: int = 0
     ir_revision: int = 0
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source(Protocol):

@@ -1,0 +1,196 @@
+"""An agent's inputs from the Kubernetes API: three watches in the background thread, `NodeInputs` between them and the agent.
+
+    pods, spec.nodeName=NODE --+
+    CompiledPolicies, all -----+--> NodeInputs --> Inbox --eventfd--> the agent's loop
+    AddressSets of the bucket -+        |
+    AddressSets by name <---------------+
+
+All CompiledPolicies, because a pod's isolation must never wait for the operator to learn where the pod runs; of the sets only
+those that some node of this node's bucket needs, because they are what grows with the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netpol_agent.background import Background
+from netpol_agent.inbox import Inbox
+from netpol_agent.kube_inputs import NodeInputs
+from netpol_agent.source import Delta
+from netpol_compiler.objects import Key
+from netpol_kube.client import ApiClient, KubeError
+from netpol_kube.reflector import Reflector
+from netpol_kube.resources import ADDRESS_SETS, COMPILED_POLICIES, PODS, SET_LABEL, bucket, span_label
+
+log = logging.getLogger("agent")
+
+Json = dict[str, Any]
+
+LOOK_SECONDS = 1.0
+"""Between two looks at how the watches stand; their events are told at once."""
+AWAY_SECONDS = 10.0
+"""An API server that does not answer for longer is a problem to report."""
+RETRY_SECONDS = 1.0
+FETCHES = 4
+"""Sets that are fetched at the same time at most."""
+
+
+class KubeSource:
+    """A `Source`. Everything in it but the `Source` methods runs in the background's thread."""
+
+    def __init__(self, node: str, client: ApiClient, background: Background) -> None:
+        self._client = client
+        self._background = background
+        self._loop = background.loop
+        self._inbox = Inbox()
+        self._inputs = NodeInputs(self._inbox)
+        self._soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(FETCHES)
+        selectors = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
+        self._pods = self._reflector(PODS, self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)), selectors[0])
+        self._policies = self._reflector(COMPILED_POLICIES, self._put_policy, lambda ns, n: self._gone_policy(Key(ns, n)), {})
+        self._sets = self._reflector(ADDRESS_SETS, self._put_set, lambda _, n: self._left_set(n), selectors[1])
+
+    def start(self) -> None:
+        for reflector in self._reflectors:
+            self._background.forever(f"watching {reflector.path}", reflector.run)
+        self._background.forever("looking after the watches", self._look)
+
+    # -- Source: the agent's thread --------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        return self._inbox.standing.complete
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._inbox.standing.problems
+
+    @property
+    def gaps(self) -> int:
+        """How often events may have been missed, so that everything was listed again."""
+        return sum(r.gaps for r in self._reflectors)
+
+    @property
+    def failures(self) -> int:
+        """Requests to the API server for lists and watches that failed."""
+        return sum(r.failures for r in self._reflectors)
+
+    def changes(self) -> Delta:
+        return self._inbox.take()
+
+    def fileno(self) -> int:
+        return self._inbox.fileno()
+
+    def drain(self) -> None:
+        self._inbox.drain()
+
+    # -- what the watches tell -------------------------------------------------------------------------
+
+    @property
+    def _reflectors(self) -> tuple[Reflector, ...]:
+        return (self._pods, self._policies, self._sets)
+
+    def _reflector(
+        self, path: str, put: Callable[[Json], None], gone: Callable[[str, str], None], selector: Mapping[str, str]
+    ) -> Reflector:
+        return Reflector(self._client, path, _Sink(put, gone), dict(selector), on_synced=self._settle_soon)
+
+    def _put_pod(self, data: Json) -> None:
+        self._inputs.put_pod(data, self._loop.time())
+        self._settle_soon()
+
+    def _gone_pod(self, key: Key) -> None:
+        self._inputs.gone_pod(key, self._loop.time())
+        self._settle_soon()
+
+    def _put_policy(self, data: Json) -> None:
+        self._inputs.put_policy(data, self._loop.time())
+        self._settle_soon()
+
+    def _gone_policy(self, key: Key) -> None:
+        self._inputs.gone_policy(key)
+        self._settle_soon()
+
+    def _put_set(self, data: Json) -> None:
+        self._inputs.put_set(data, self._loop.time())
+        self._settle_soon()
+
+    def _left_set(self, name: str) -> None:
+        self._inputs.left_set(name)
+        self._settle_soon()
+
+    # -- settling --------------------------------------------------------------------------------------
+
+    def _settle_soon(self) -> None:
+        """After all events that have arrived already, which makes them one step."""
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._soon = False
+        now = self._loop.time()
+        if all(r.synced for r in self._reflectors):
+            self._inputs.synced(now)
+        self._inputs.watermark = _number(self._sets.resource_version) or self._inputs.watermark
+        self._inputs.revisions = {
+            "pods": self._pods.resource_version,
+            "addressSets": self._sets.resource_version,
+            "compiledPolicies": self._policies.resource_version,
+        }
+        self._inputs.settle(now)
+        for name in self._inputs.take_fetches(now):
+            task = self._loop.create_task(self._fetch(name), name=f"fetching set {name}")
+            self._fetches.add(task)
+            task.add_done_callback(self._fetches.discard)
+        self._again(now)
+
+    def _again(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._inputs.due(now)
+        self._timer = None if due is None else self._loop.call_at(due, self._settle_soon)
+
+    async def _fetch(self, name: str) -> None:
+        items: list[Json] = []
+        version = ""
+        try:
+            async with self._slots:
+                async for page in self._client.pages(ADDRESS_SETS, labelSelector=f"{SET_LABEL}={name}"):
+                    items += page.items
+                    version = page.resource_version
+        except KubeError as error:
+            log.warning("fetching set %s: %s", name, error)
+            self._inputs.unfetched(name, RETRY_SECONDS, self._loop.time())
+        else:
+            self._inputs.fetched(name, items, _number(version), self._loop.time())
+        self._settle_soon()
+
+    async def _look(self) -> None:
+        while True:
+            now = self._loop.time()
+            for reflector in self._reflectors:
+                if reflector.problem:
+                    self._inputs.complaints.say(reflector.path, reflector.problem, now, AWAY_SECONDS)
+                else:
+                    self._inputs.complaints.clear(reflector.path)
+            self._settle_soon()
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+class _Sink:
+    """Two functions as a reflector's sink."""
+
+    def __init__(self, put: Callable[[Json], None], gone: Callable[[str, str], None]) -> None:
+        self.put = put
+        self.gone = gone
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0
