@@ -1,0 +1,36 @@
+"""kubectl against one API server, for tests: what it must do, and what it must be refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from netpol_lab import kubernetes_bin
+
+Object = dict[str, object]
+
+
+class Kubectl:
+    """Runs kubectl with the kubeconfig `config`; `around` are words before it, such as nsenter and its options."""
+
+    def __init__(self, config: Path, around: Iterable[str] = ()) -> None:
+        self._command = [*around, str(kubernetes_bin.find().kubectl), f"--kubeconfig={config}"]
+
+    def run(self, *arguments: str, objects: Iterable[Object] = ()) -> subprocess.CompletedProcess[str]:
+        """Whatever comes of it. `objects` go to its input, which `-f -` reads."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        return subprocess.run([*self._command, *arguments], input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    def __call__(self, *arguments: str, objects: Iterable[Object] = ()) -> str:
+        """What it prints. Raises AssertionError with its complaint when it fails."""
+        done = self.run(*arguments, objects=objects)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def refused(self, *arguments: str, objects: Iterable[Object] = ()) -> str:
+        """What it complains of. Raises AssertionError when it does not fail."""
+        done = self.run(*arguments, objects=objects)
+        assert done.returncode != 0, f"kubectl {' '.join(arguments)} was accepted: {done.stdout}"
+        return done.stderr
