@@ -1,4 +1,4 @@
-"""The operator and the nodes' agents as processes, exactly as a cluster runs them, and whether they are in force.
+"""The operator and the nodes' agents on the lab's folders (in a lab without an API server), and whether they are in force.
 
 In: the lab's folders. Out: processes that only share those folders; and whether all is in force: if not, who lags and why.
 """
@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from netpol_lab.builder import lock_of
-from netpol_lab.errors import LabError, LabTimeout
+from netpol_lab.errors import LabTimeout
 from netpol_lab.model import Backend, LabNode
-from netpol_lab.netns import Namespaces
+from netpol_lab.processes import Processes
 from netpol_store.folder import read_revision
 
 OPERATOR = "operator"
@@ -27,14 +26,18 @@ POLL = 0.01
 
 @dataclass(slots=True)
 class Programs:
-    """The running processes of one lab, by name: "operator", "agent-NODE"."""
+    """The daemons of one lab, among its processes by name: "operator", "agent-NODE"."""
 
     folder: Path
-    spaces: Namespaces
+    processes: Processes
     backend: Backend
     established: str = "cut"
     accept: str = "return"
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Their names; none where the lab has no agents."""
+        return self.processes.names()
 
     def start_operator(self) -> None:
         self._start(OPERATOR, "", ["operator", "--objects", str(self.folder / "objects"), "--ir", str(self.folder / "ir")])
@@ -43,7 +46,7 @@ class Programs:
         """One agent for each node; agents of nodes that are gone end, and their reports go."""
         wanted = {f"agent-{n.name}": n for n in nodes.values()}
         for name in [n for n in self.running if n != OPERATOR and n not in wanted]:
-            self._stop(name)
+            self.processes.end(name, 5)
             (self.folder / "reports" / f"{name.removeprefix('agent-')}.json").unlink(missing_ok=True)
         for name, node in wanted.items():
             if name not in self.running:
@@ -52,42 +55,12 @@ class Programs:
                 self._start(name, node.netns, ["agent", "--node", node.name, *folders, *options])
 
     def _start(self, name: str, netns: str, arguments: list[str]) -> None:
-        with open(self.folder / "logs" / f"{name}.log", "ab") as log, self.spaces.inside(netns):
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "npctl", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **lock_of(netns)},
-                cwd="/",
-            )
-
-    def _stop(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def restart(self, name: str, crash: bool, nodes: Mapping[str, LabNode]) -> None:
-        """End a program (`crash`: by SIGKILL) and start it again. Raises LabError where there is none of that name."""
-        if name not in self.running:
-            raise LabError(f"no program {name!r} in the lab; there are {', '.join(self.running) or 'none'}")
-        if crash:
-            self.running[name].kill()
-            self.running[name].wait()
-        self._stop(name)
-        if name == OPERATOR:
-            self.start_operator()
-        else:
-            self.set_nodes(nodes)
+        env = {**os.environ, **lock_of(netns)}
+        self.processes.start(name, [sys.executable, "-m", "npctl", *arguments], netns, env)
 
     def pid(self, name: str) -> int | None:
         """The process's id in the lab's own pid namespace; None when it does not run."""
-        process = self.running.get(name)
-        return process.pid if process and process.poll() is None else None
+        return self.processes.pid(name)
 
     def report(self, node: str) -> dict[str, Any]:
         """The node's last report; empty when there is none."""
@@ -101,7 +74,7 @@ class Programs:
         """Who has not yet caught up with that revision of the objects, and why, in words. Empty: all is in force."""
         ir = read_revision(self.folder / "ir")
         if self.pid(OPERATOR) is None:
-            return {OPERATOR: f"has ended{self._tail(OPERATOR)}"}
+            return {OPERATOR: f"has ended{self.processes.tail(OPERATOR)}"}
         if int(ir.get("objects_revision", 0)) < objects_revision:
             return {OPERATOR: f"has published objects revision {ir.get('objects_revision', 'none')} of {objects_revision}"}
         found: dict[str, str] = {}
@@ -114,10 +87,10 @@ class Programs:
 
     def _agent_lag(self, name: str, ir_revision: int, objects_revision: int) -> str:
         if self.pid(name) is None:
-            return f"has ended{self._tail(name)}"
+            return f"has ended{self.processes.tail(name)}"
         report = self.report(name.removeprefix("agent-"))
         if not report:
-            return f"has not reported yet{self._tail(name)}"
+            return f"has not reported yet{self.processes.tail(name)}"
         if int(report.get("ir_revision") or 0) < ir_revision or int(report.get("objects_revision") or 0) < objects_revision:
             return (
                 f"has IR revision {report.get('ir_revision')} of {ir_revision}, "
@@ -128,14 +101,6 @@ class Programs:
             first = failures[0]
             return f"could not program {first.get('what', '?')}: {first.get('error', '?')} ({first.get('text', '')})"
         return "" if report.get("in_sync") else "is not in sync yet"
-
-    def _tail(self, name: str, lines: int = 8) -> str:
-        """The end of the process's log, as it is put behind an error."""
-        try:
-            text = (self.folder / "logs" / f"{name}.log").read_text(errors="replace").strip()
-        except OSError:
-            text = ""
-        return ":\n    " + "\n    ".join(text.splitlines()[-lines:]) if text else ", without a word in its log"
 
     def wait(self, objects_revision: int, limit: float) -> None:
         """Return when that revision is in force everywhere. Raises LabTimeout that says who lags, and why."""

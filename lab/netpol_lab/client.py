@@ -7,6 +7,7 @@ no lab runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 from netpol_lab import folders, machine, protocol
 from netpol_lab.errors import BY_NAME, LabError, LabMissing, LabTimeout
+from netpol_lab.forward import loopback_listener
 
 Object = Mapping[str, Any]
 Progress = Callable[[str], None]
@@ -45,16 +47,18 @@ class LabClient:
         agents: bool = True,
         established: str = "cut",
         accept: str = "return",
+        api: bool = False,
         limit: float = 60.0,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Start the lab with these objects; returns its status when pods answer and every agent is in force.
 
-        `limit` is in seconds and for each wait. On any error nothing is left behind.
+        `api`: with a real API server, which the host reaches by LAB/kubeconfig, through one loopback port. `limit` is in seconds
+        and for each wait. On any error nothing is left behind.
         """
         if self.is_up():
             raise LabError(f"lab {self.name!r} is up already; `npctl lab down --name {self.name}` ends it")
-        machine.require_programs(backend, family)
+        machine.require_programs(backend, family, api)
         folders.clean(self.folder)
         self.folder.mkdir(parents=True, mode=0o700)
         (self.folder / "logs").mkdir()
@@ -62,8 +66,11 @@ class LabClient:
         try:
             self._wait_for_socket(process)
             options = {"network": network, "backend": backend, "family": family, "established": established, "accept": accept}
-            request = {"op": "up", "objects": list(objects), "agents": agents, "limit": limit, **options}
-            result: dict[str, Any] = self._ask(request, progress)
+            request = {"op": "up", "objects": list(objects), "agents": agents, "api": api, "limit": limit, **options}
+            with contextlib.ExitStack() as stack:
+                # The one thing that the lab has in the host's network; the supervisor's copy of it stays open.
+                door = [stack.enter_context(loopback_listener()).fileno()] if api else []
+                result: dict[str, Any] = self._ask(request, progress, door)
             return result
         except BaseException:
             # Also for Ctrl-C: half a lab is no use to anybody.
@@ -216,13 +223,35 @@ class LabClient:
         return done
 
     def restart(self, program: str, *, crash: bool = False) -> dict[str, Any]:
-        """End "operator" or "agent-NODE" (`crash`: by SIGKILL) and start it anew; returns {program, pid}. Does not wait."""
+        """End a program (`crash`: by SIGKILL) and start it anew; returns {program, pid}. Does not wait."""
         done: dict[str, Any] = self._ask({"op": "restart", "program": program, "crash": crash})
         return done
 
+    def control(self, program: str, action: str, *, limit: float = 30.0) -> dict[str, Any]:
+        """Make a program, by its name in `status`, do something; returns {program, pid}, pid None when it does not run.
+
+        stop: SIGTERM, and it stays ended; kill: SIGKILL, and who watches over it (the kubelet, for a pod's) starts it again;
+        hold: SIGKILL, and it stays ended; start, restart; pause, resume: SIGSTOP, SIGCONT. A started API server is waited for.
+        """
+        done: dict[str, Any] = self._ask({"op": "control", "program": program, "action": action, "limit": limit})
+        return done
+
+    def compact(self) -> int:
+        """Make etcd forget all but the current revision, which is returned: what is older is 410 Gone.
+
+        The API server remembers the last changes itself: stop it before and start it after, and old watches are gone too.
+        """
+        return int(self._ask({"op": "compact"})["revision"])
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Of a lab with an API server: the file for kubectl and npctl on this machine."""
+        return self.folder / "kubeconfig"
+
     def status(self) -> dict[str, Any]:
-        """{name, folder, network, backend, family, agents, programs, in_force, lagging, revision, problems, not_listening,
-        nodes, hosts, pods, services}; `programs`: pids inside the lab, by name; `lagging`: who is not in force yet, and why.
+        """{name, folder, network, backend, family, agents, api, programs, in_force, lagging, revision, problems, not_listening,
+        nodes, hosts, pods, services}; `programs`: pids inside the lab, by name; `lagging`: who is not in force yet, and why;
+        `api`: {server, inside, kubeconfig, ready} of the API server, or None.
         """
         done: dict[str, Any] = self._ask({"op": "status"})
         return done

@@ -28,5 +28,5 @@ class LabMissing(LabError):
     """No lab of that name is running."""
 
 
-BY_NAME: dict[str, type[LabError]] = {c.__name__: c for c in (LabError, LabTimeout, LabMissing)}
+BY_NAME: dict[str, type[LabError]] = {c.__name__: c for c in (LabError, LabTimeout, LabMissing, LabLacksPrograms)}
 """Errors that cross the control socket keep their class."""

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from netpol_lab import kubernetes_bin
 from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms
 
 UNSHARE = (
@@ -23,23 +24,28 @@ UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
-_PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ipset": "ipset", "unshare": "util-linux"}
+_PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ipset": "ipset", "unshare": "util-linux", "openssl": "openssl"}
 _TRIAL = "ip link add npctl0 type veth peer name npctl1 && mount -t tmpfs tmpfs /run && echo 1 > /proc/sys/net/ipv4/ip_forward"
 
 
-def required_programs(backend: str, family: str) -> tuple[str, ...]:
-    """The programs that a lab calls."""
+def required_programs(backend: str, family: str, api: bool = False) -> tuple[str, ...]:
+    """The programs that a lab calls, those of Kubernetes (see `kubernetes_bin`) excepted."""
     tables = {"ipv4": ["iptables"], "ipv6": ["ip6tables"], "dual": ["iptables", "ip6tables"]}.get(family, ["iptables"])
-    return ("ip", "bridge", "ipset", "unshare", *(f"{t}-{backend}" for t in tables))
+    return ("ip", "bridge", "ipset", "unshare", *(f"{t}-{backend}" for t in tables), *(["openssl"] if api else []))
 
 
-def require_programs(backend: str = "nft", family: str = "ipv4") -> None:
-    """Raises LabLacksPrograms that names the missing programs and their Debian packages."""
-    missing = [p for p in required_programs(backend, family) if not _which(p)]
+def require_programs(backend: str = "nft", family: str = "ipv4", api: bool = False) -> None:
+    """Raises LabLacksPrograms that names the missing programs and their Debian packages.
+
+    `api`: also those of a lab with an API server.
+    """
+    missing = [p for p in required_programs(backend, family, api) if not _which(p)]
     if missing:
         raise LabLacksPrograms(
             f"the lab needs {_and(missing)}: install {' '.join(dict.fromkeys(_PACKAGES.get(p, 'iptables') for p in missing))}"
         )
+    if api:
+        kubernetes_bin.find()
 
 
 def _which(program: str) -> str | None:

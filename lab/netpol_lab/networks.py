@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netpol_compiler.addresses import Address, Network
+from netpol_compiler.addresses import Address, Network, network_of
 from netpol_compiler.kinds import Family
 from netpol_lab.model import LabHost, LabNode, LabPod, NetworkKind, Topology, of_family, short_hash
 
@@ -71,8 +71,17 @@ def uplink_lines(machine: LabNode | LabHost) -> list[str]:
 
 def machine_lines(addresses: Iterable[Address]) -> list[str]:
     """In a node's or host's namespace: its own addresses."""
-    lines = ["link set lo up", "link set eth0 up"]
-    return lines + [f"addr add {a}/{onlink_prefix(a)} dev eth0{' nodad' if a.version == 6 else ''}" for a in addresses]
+    return ["link set lo up", "link set eth0 up", *address_lines(addresses, "eth0")]
+
+
+def address_lines(addresses: Iterable[Address], device: str) -> list[str]:
+    """Addresses in the network that nodes and hosts share."""
+    return [f"addr add {a}/{onlink_prefix(a)} dev {device}{' nodad' if a.version == 6 else ''}" for a in addresses]
+
+
+def onlink(one: Address, other: Address) -> bool:
+    """Whether machines with these addresses reach each other without a router."""
+    return one.version == other.version and network_of(one, onlink_prefix(one)) == network_of(other, onlink_prefix(other))
 
 
 def host_lines(host: LabHost, topology: Topology) -> list[str]:

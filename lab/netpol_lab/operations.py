@@ -1,32 +1,39 @@
 """What a lab can be asked: each operation of the protocol is a method here.
 
 Requests come from the supervisor's threads. Changes hold a lock; probes run in the event loop and see the network as it is.
+What is asked of the objects goes to one of two worlds: `FolderLab` (the lab's own store), or `ApiLab` (a real API server).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from netpol_compiler.addresses import Address
 from netpol_compiler.workloads import ObjectId
 from netpol_lab import dns, probe, protocol, status, targets, world
-from netpol_lab.agents import Programs
-from netpol_lab.apiserver import ApiServer, State
+from netpol_lab.apiserver import State
 from netpol_lab.builder import Builder
 from netpol_lab.errors import LabError
 from netpol_lab.execution import run_in_target
+from netpol_lab.folderlab import FolderLab
 from netpol_lab.model import Backend, Families, NetworkKind, Topology
 from netpol_lab.netns import Namespaces
+from netpol_lab.options import Options
 from netpol_lab.packets import Packets
+from netpol_lab.processes import Processes
 from netpol_lab.servers import Owner, Servers
 
 Request = dict[str, Any]
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from netpol_lab.apilab import ApiLab
 
 
 class Lab:
@@ -37,14 +44,17 @@ class Lab:
         self._loop = loop
         self._lock = threading.RLock()
         self._spaces = Namespaces()
+        self._processes = Processes(self._spaces, folder / "logs")
         self._domain = dns.DOMAIN
         self._network = ""
         self._family = Families.IPV4
-        self._api: ApiServer
+        self._options = Options(Backend.NFT)
+        self._state = State()
+        self._cluster: FolderLab | ApiLab
         self._builder: Builder
-        self._programs: Programs
         self._ready = False
         self._dns = dns.DnsServer()
+        self._names_served = False
         self._servers = Servers(self._spaces, lambda owner, url: self._packets.fetch(owner, url))
         self._packets = Packets(probe.Prober(self._servers.socket), self._domain, lambda: (self.topology, self._family))
 
@@ -56,7 +66,7 @@ class Lab:
             protocol.send(connection, {"progress": text})
 
         if operation == "up":
-            return self._up(request, tell)
+            return self._up(request, descriptors, tell)
         if operation == "down":
             return {}
         if not self._ready:
@@ -76,6 +86,8 @@ class Lab:
             "lookup": self._lookup,
             "wait": self._wait,
             "restart": self._restart,
+            "control": self._control,
+            "compact": self._compact,
             "status": self._status,
         }
         if operation == "apply":
@@ -86,13 +98,13 @@ class Lab:
 
     @property
     def topology(self) -> Topology:
-        return self._api.state.topology
+        return self._state.topology
 
     # Changes
 
-    def _up(self, request: Request, tell: Callable[[str], None]) -> dict[str, Any]:
+    def _up(self, request: Request, descriptors: list[int], tell: Callable[[str], None]) -> dict[str, Any]:
         with self._lock:
-            if self._ready:
+            if self._ready or self._network:
                 raise LabError("the lab is up already")
             try:
                 kind, backend = NetworkKind(request["network"]), Backend(request["backend"])
@@ -100,31 +112,38 @@ class Lab:
             except ValueError as error:
                 raise LabError(str(error)) from error
             self._network = kind.value
-            for folder in ("objects", "ir", "reports"):
-                (self._folder / folder).mkdir(exist_ok=True)
-            self._api = ApiServer(self._folder / "objects", self._family)
+            self._options = Options(backend, request["established"], request["accept"], bool(request["agents"]))
             self._builder = Builder(self._spaces, kind, backend, self._family)
-            self._programs = Programs(self._folder, self._spaces, backend, request["established"], request["accept"])
-            state, _ = self._api.with_applied(request["objects"])
-            tell(f"building {len(state.topology.nodes)} nodes, {len(state.topology.pods)} pods")
+            self._cluster = self._make_cluster(bool(request.get("api")), descriptors)
+            planned = self._cluster.plan(request["objects"])
+            pods = f", {len(planned.pods)} pods" if planned.pods else ""
+            tell(f"building {len(planned.nodes)} nodes{pods}")
             self._builder.start()
-            if request["agents"]:
-                self._programs.start_operator()
-            self._change(state)
-            self._on_loop(self._serve_names())
-            self._ready = True
-            tell("waiting for the agents")
-            self._programs.wait(self._api.revision, float(request["limit"]))
-            return self._status({})
+        # Without the lock: a real API server's pods become real from other threads.
+        self._cluster.start(tell, float(request["limit"]))
+        self._ready = True
+        return self._status({})
+
+    def _make_cluster(self, api: bool, descriptors: list[int]) -> FolderLab | ApiLab:
+        if not api:
+            return FolderLab(self._folder, self._processes, self._family, self._options, self._change)
+        if not descriptors:
+            raise LabError("a lab with an API server needs the client's listening socket")
+        from netpol_lab.apilab import ApiLab  # its HTTP client takes longer to import than a small lab to build
+
+        listener = socket.socket(fileno=os.dup(descriptors[0]))
+        return ApiLab(self._folder, self._spaces, self._processes, self._family, self._options, self._change, listener)
 
     def _change(self, state: State) -> None:
-        """Make a new state real: the network first, for a pod has its network before anybody hears of it."""
-        self._builder.apply(state.topology)
-        self._api.commit(state)
-        self._dns.names = dns.zone(state.topology, self._domain, self._world_addresses(state.topology))
-        self._on_loop(self._servers.set_owners(_owners(state.topology)))
-        if self._programs.running:
-            self._programs.set_nodes(state.topology.nodes)
+        """Make a new state's network real, with the names and listeners in it."""
+        with self._lock:
+            self._builder.apply(state.topology)
+            self._state = state
+            self._dns.names = dns.zone(state.topology, self._domain, self._world_addresses(state.topology))
+            self._on_loop(self._servers.set_owners(_owners(state.topology)))
+            if not self._names_served:
+                self._names_served = True
+                self._on_loop(self._serve_names())
 
     @staticmethod
     def _world_addresses(topology: Topology) -> tuple[Address, ...]:
@@ -138,36 +157,35 @@ class Lab:
 
     def _in_force(self, request: Request) -> None:
         if request.get("wait", True):
-            self._programs.wait(self._api.revision, float(request.get("limit", 30.0)))
+            self._cluster.wait(_waiting(request))
 
     def _apply(self, request: Request, tell: Callable[[str], None]) -> list[dict[str, str]]:
-        with self._lock:
-            state, actions = self._api.with_applied(request["objects"])
-            for words in state.problems:
-                tell(words)
-            self._change(state)
+        actions = self._cluster.apply(request["objects"], tell)
         self._in_force(request)
         return actions
 
     def _delete(self, request: Request) -> list[dict[str, str]]:
-        with self._lock:
-            state, actions = self._api.with_deleted(request["objects"])
-            self._change(state)
+        actions = self._cluster.delete(request["objects"], _waiting(request))
         self._in_force(request)
         return actions
 
     def _label(self, request: Request) -> Any:
-        with self._lock:
-            oid = self._named(str(request["kind"]), str(request.get("namespace") or ""), str(request["name"]))
-            self._change(self._api.with_labels(oid, request["labels"]))
+        oid = self._named(str(request["kind"]), str(request.get("namespace") or ""), str(request["name"]))
+        changed = self._cluster.label(oid, request["labels"])
         self._in_force(request)
-        return self._api.state.objects[oid]
+        return changed
 
     def _restart(self, request: Request) -> dict[str, Any]:
-        with self._lock:
-            name = str(request["program"])
-            self._programs.restart(name, bool(request.get("crash")), self.topology.nodes)
-            return {"program": name, "pid": self._programs.pid(name)}
+        """End a program and start it again: two actions of `control`."""
+        actions = ("kill", "start") if request.get("crash") else ("restart",)
+        return [self._control({**request, "action": action}) for action in actions][-1]
+
+    def _control(self, request: Request) -> dict[str, Any]:
+        name = str(request["program"])
+        return {"program": name, "pid": self._cluster.control(name, str(request["action"]), _waiting(request))}
+
+    def _compact(self, request: Request) -> dict[str, Any]:
+        return {"revision": self._cluster.compact()}
 
     def _named(self, kind: str, namespace: str, name: str) -> ObjectId:
         """The object's identity; a pod may be named by a beginning, as in `connect`."""
@@ -179,28 +197,29 @@ class Lab:
     # Questions
 
     def _get(self, request: Request) -> Any:
-        return self._api.get(request.get("kind"), request.get("namespace"), request.get("name"))
+        return self._cluster.get(request.get("kind"), request.get("namespace"), request.get("name"))
 
     def _wait(self, request: Request) -> dict[str, Any]:
-        self._programs.wait(self._api.revision, float(request.get("limit", 30.0)))
-        return {"revision": self._api.revision}
+        self._cluster.wait(_waiting(request))
+        return {"revision": self._cluster.revision}
 
     def _status(self, request: Request) -> dict[str, Any]:
-        lagging = self._programs.lagging(self._api.revision) if self._programs.running else {}
+        lagging = self._cluster.lagging()
         return {
             "name": self._folder.name,
             "folder": str(self._folder),
             "network": self._network,
-            "backend": self._builder.backend.value,
+            "backend": self._options.backend.value,
             "family": self._family.value,
-            "agents": bool(self._programs.running),
-            "programs": {name: self._programs.pid(name) for name in self._programs.running},
+            "agents": self._options.agents,
+            "api": self._cluster.status(),
+            "programs": {name: self._processes.pid(name) for name in self._processes.names()},
             "in_force": not lagging,
             "lagging": lagging,
-            "revision": self._api.revision,
-            "problems": list(self._api.state.problems),
+            "revision": self._cluster.revision,
+            "problems": list(self._state.problems),
             "not_listening": dict(self._servers.failures),
-            **status.of_topology(self.topology, self._programs.report),
+            **status.of_topology(self.topology, self._cluster.report),
         }
 
     # Packets
@@ -251,6 +270,11 @@ def _owners(topology: Topology) -> dict[str, Owner]:
         for h in topology.hosts.values() if h.name != world.DNS
     ]  # fmt: skip
     return {owner.name: owner for owner in owners}
+
+
+def _waiting(request: Request) -> float:
+    """How long to wait until something is in force, in seconds."""
+    return float(request.get("limit", 30.0))
 
 
 def _limit(request: Request) -> float:

@@ -2,7 +2,8 @@
 
     client ──control.sock──▶ Supervisor ──▶ ApiServer ──▶ Builder (namespaces, links, services)
                                        │            └──▶ LAB/objects ──▶ operator ──▶ LAB/ir ──▶ agents ──▶ LAB/reports
-                                       └──▶ event loop: Servers (what listens), DnsServer, Prober (connect, matrix)
+                                       ├──▶ event loop: Servers (what listens), DnsServer, Prober (connect, matrix)
+                                       └──▶ with --api, instead of ApiServer and the folders: ApiLab, see there
 
 Started by `client` as `unshare ... python -m netpol_lab.supervisor --dir LAB`. Each request has a thread of its own;
 changes are made one at a time.

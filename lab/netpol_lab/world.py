@@ -17,7 +17,7 @@ from netpol_lab.model import EndpointAddress, Families, LabHost, LabNode, LabPod
 from netpol_lab.networks import onlink_prefix
 from netpol_lab.twins import twin_address, twin_network
 
-OUTSIDE, DNS = "outside", "dns"
+OUTSIDE, DNS, API = "outside", "dns", "api"
 _OUTSIDE_LISTENS = (*(Listen(Protocol.TCP, p) for p in (80, 443, 8080)), Listen(Protocol.UDP, 53))
 _DNS_LISTENS = (Listen(Protocol.TCP, 53), Listen(Protocol.UDP, 53))
 _WORLD = parse_address("203.0.113.10")
@@ -114,6 +114,21 @@ def _hosts(nodes: Mapping[str, LabNode], families: Families) -> dict[str, LabHos
         OUTSIDE: LabHost(OUTSIDE, outside, _OUTSIDE_LISTENS, in_families((_WORLD,), families)),
         DNS: LabHost(DNS, dns, _DNS_LISTENS),
     }
+
+
+def api_host(topology: Topology) -> LabHost:
+    """The machine of the API server, .100, for a lab that has one."""
+    return LabHost(API, _free(topology, 100))
+
+
+def supervisor_addresses(topology: Topology) -> tuple[Address, ...]:
+    """The supervisor's own in the nodes' network, .101: it talks to the API server like everybody."""
+    return _free(topology, 101)
+
+
+def _free(topology: Topology, number: int) -> tuple[Address, ...]:
+    taken = {a for n in topology.nodes.values() for a in n.addresses} | {a for h in topology.hosts.values() for a in h.addresses}
+    return tuple(_beside(a, number, taken) for a in next(iter(topology.nodes.values())).addresses)
 
 
 def _beside(address: Address, number: int, taken: set[Address]) -> Address:

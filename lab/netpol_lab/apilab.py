@@ -1,0 +1,258 @@
+"""A lab on a real API server: the control plane, the door to it from the host, the chart, the kubelets, the lab's verbs on it.
+
+    client ──listening socket──▶ Forwarder ──▶ ControlPlane ◀── Kubelets (pods become namespaces and programs)
+    apply, delete, label, get  ──────────────▶ ClusterApi ──▶ operator and agents, pods of the chart ──▶ NodeReports ──▶ inforce
+
+Requests come from the supervisor's threads; everything that talks to the API server runs in one event loop of its own, so that no
+list of a thousand pods delays a packet. Excluded: the network itself (`builder`), and what a pod is made of (`kubelets`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from netpol_compiler.workloads import ObjectId
+from netpol_kube import resources
+from netpol_kube.client import ApiClient, KubeError
+from netpol_lab import chart, inforce, kubernetes_bin, networks, world
+from netpol_lab.apiserver import ApiServer, Object, State
+from netpol_lab.clusterapi import ClusterApi
+from netpol_lab.controlplane import APISERVER, ETCD, LOCAL, PORT, ControlPlane
+from netpol_lab.errors import LabError, LabTimeout
+from netpol_lab.forward import Forwarder
+from netpol_lab.kubelets import Kubelets
+from netpol_lab.model import Families, LabHost, Topology
+from netpol_lab.netns import Namespaces
+from netpol_lab.options import Options
+from netpol_lab.processes import Processes
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+_POLL = 0.05
+_NODE_LABELS = {"kubernetes.io/os": "linux"}
+
+
+class ApiLab:
+    """One per lab. `change` makes a new state real; it is called from the kubelets, in their threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        spaces: Namespaces,
+        processes: Processes,
+        families: Families,
+        options: Options,
+        change: Callable[[State], None],
+        listener: socket.socket,
+    ) -> None:
+        self._folder = folder
+        self._spaces = spaces
+        self._families = families
+        self._options = options
+        self._change = change
+        self._processes = processes
+        self._listener = listener
+        (folder / "objects").mkdir(exist_ok=True)
+        self._nodes = ApiServer(folder / "objects", families)
+        self._objects: list[Object] = []
+        self._hosts: dict[str, LabHost] = {}
+        self._loop = asyncio.new_event_loop()
+        self._plane: ControlPlane
+        self._api: ClusterApi
+        self._forwarder: Forwarder
+        self._kubelets: Kubelets
+        self._running: asyncio.Future[None]
+
+    # Start
+
+    def plan(self, objects: list[Object]) -> Topology:
+        """The machines that the control plane needs before there is an API server: nodes and hosts, no pods.
+
+        Raises LabError for objects that are wrong, before anything is built.
+        """
+        self._objects = objects
+        everything, _ = self._nodes.with_applied(objects)
+        nodes = [data for oid, data in everything.objects.items() if oid.kind == "Node"]
+        self._nodes.state, _ = self._nodes.with_applied(nodes)
+        topology = self._nodes.state.topology
+        self._hosts = {**topology.hosts, world.API: world.api_host(topology)}
+        return Topology(topology.nodes, self._hosts)
+
+    def start(self, tell: Tell, limit: float) -> None:
+        """Build what was planned and start everything; returns when the objects are in force."""
+        machines = replace(self._nodes.state, topology=Topology(self._nodes.state.topology.nodes, self._hosts))
+        self._change(machines)
+        own = networks.address_lines(world.supervisor_addresses(machines.topology), networks.SWITCH)
+        self._spaces.run("", ["ip", "-batch", "-"], "\n".join(own) + "\n")
+        self._plane = ControlPlane(self._spaces, self._processes, self._folder, self._hosts[world.API], self._families)
+        self._plane.start(tell, limit)
+        threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True).start()
+        self._write_kubeconfigs()
+        rendered = chart.rendered(kubernetes_bin.find().helm, self._values(), self._folder)
+        self._run(self._begin(rendered, tell, limit))
+        tell("waiting for the agents")
+        self.wait(limit)
+
+    def _values(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "apiServer": {"host": self._hosts[world.API].addresses[0].text, "port": PORT},
+            "agent": {"backend": options.backend.value, "established": options.established, "accept": options.accept},
+        }
+
+    async def _begin(self, rendered: list[dict[str, Any]], tell: Tell, limit: float) -> None:
+        self._api = ClusterApi(ApiClient(self._plane.credentials(), "npctl-lab"))
+        self._forwarder = Forwarder(self._listener, self._dial, (LOCAL, PORT))
+        await self._forwarder.start()
+        await self._apply_nodes(self._nodes.state)
+        self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._nodes, self._processes)
+        self._running = asyncio.ensure_future(self._kubelets.run())
+        tell("installing the chart")
+        await chart.install(self._api, rendered, self._options.agents, limit)
+        tell("applying the objects")
+        await self._api.apply(o for o in self._objects if o.get("kind") != "Node")
+
+    def _real(self, state: State) -> None:
+        """What the kubelets made of the API's objects, with the machines that no object stands for."""
+        self._change(replace(state, topology=replace(state.topology, hosts=self._hosts)))
+
+    def _dial(self) -> socket.socket:
+        with self._spaces.inside(self._plane.netns):
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        return made
+
+    def _write_kubeconfigs(self) -> None:
+        """The host's view, through the door, and the view of everybody inside the lab."""
+        here = f"https://{LOCAL}:{self._listener.getsockname()[1]}"
+        for name, server in (("kubeconfig", here), ("kubeconfig-inside", self._plane.server)):
+            path = self._folder / name
+            path.touch(mode=0o600)
+            path.write_text(self._plane.kubeconfig(server))
+
+    # The lab's verbs
+
+    def apply(self, objects: list[Object], tell: Tell) -> list[dict[str, str]]:
+        """Create or change objects on the API server; what became of each. Raises LabError."""
+        return self._run(self._apply(objects))
+
+    async def _apply(self, objects: list[Object]) -> list[dict[str, str]]:
+        nodes = [o for o in objects if o.get("kind") == "Node"]
+        done = []
+        if nodes:
+            state, _ = self._nodes.with_applied(nodes)
+            self._refuse_strange(state.topology)
+            done = await self._apply_nodes(state, {str(o["metadata"]["name"]) for o in nodes})
+            self._nodes.state = state
+        return done + await self._api.apply(o for o in objects if o.get("kind") != "Node")
+
+    async def _apply_nodes(self, state: State, names: set[str] | None = None) -> list[dict[str, str]]:
+        """Nodes with the addresses and blocks of the lab's families, and the labels that a kubelet gives."""
+        nodes = [d for oid, d in state.objects.items() if oid.kind == "Node" and (names is None or oid.name in names)]
+        labelled = [
+            {**d, "metadata": {**d["metadata"], "labels": {**_NODE_LABELS, **(d["metadata"].get("labels") or {})}}} for d in nodes
+        ]
+        return await self._api.apply(labelled)
+
+    def _refuse_strange(self, topology: Topology) -> None:
+        """Nodes that could not reach the API server, or have its address. Raises LabError."""
+        for node in topology.nodes.values():
+            for host in self._hosts.values():
+                for own, other in ((a, b) for a in node.addresses for b in host.addresses if a.version == b.version):
+                    if own == other:
+                        raise LabError(f"Node {node.name}: {own} is the address of host/{host.name}")
+                    if not networks.onlink(own, other):
+                        raise LabError(
+                            f"Node {node.name}: {own} is not in the network of this lab's API server ({other}); "
+                            "give such nodes to `npctl lab up --api -f`"
+                        )
+
+    def delete(self, objects: list[Object], limit: float) -> list[dict[str, str]]:
+        return self._run(self._api.delete(objects, limit))
+
+    def label(self, oid: ObjectId, labels: Mapping[str, str | None]) -> Object:
+        return self._run(self._api.label(oid.kind, oid.namespace, oid.name, labels))
+
+    def get(self, kind: str | None, namespace: str | None, name: str | None) -> list[Object]:
+        return list(self._run(self._api.get(kind, namespace, name)))
+
+    # In force
+
+    def wait(self, limit: float) -> None:
+        """Return when every pod is as the API says and, where agents run, all is in force. LabTimeout says who lags."""
+        deadline = time.monotonic() + limit
+        self._run(self._kubelets.settled(limit))
+        while self._options.agents and (lag := self.lagging()):
+            if time.monotonic() > deadline:
+                words = "; ".join(f"{name} {why}" for name, why in lag.items())
+                raise LabTimeout(f"not in force within {limit:g} s: {words}")
+            time.sleep(_POLL)
+
+    def lagging(self) -> dict[str, str]:
+        """Who is not in force yet, and why."""
+        if not self._options.agents:
+            return {}
+        try:
+            return inforce.lagging(self._run(self._reading()))
+        except LabError as error:
+            return {APISERVER: str(error)}
+
+    @property
+    def revision(self) -> int:
+        """The API server's newest; 0 when it does not answer."""
+        try:
+            return int(self._run(self._api.client.get(resources.NAMESPACES, limit="1"))["metadata"]["resourceVersion"])
+        except LabError:
+            return 0
+
+    async def _reading(self) -> inforce.Reading:
+        async def every(path: str) -> tuple[Object, ...]:
+            return tuple([item async for page in self._api.client.pages(path) for item in page.items])
+
+        lists = await asyncio.gather(*map(every, inforce.PATHS.values()))
+        return inforce.Reading(**dict(zip(inforce.PATHS, lists, strict=True)))
+
+    # Programs
+
+    def control(self, program: str, action: str, limit: float) -> int | None:
+        """See `Processes.control`; a started API server is waited for."""
+        pid = self._processes.control(program, action)
+        if program in (APISERVER, ETCD) and action in ("start", "restart", "resume"):
+            self._plane.wait_ready(limit)
+        return pid
+
+    def compact(self) -> int:
+        return self._plane.compact()
+
+    def status(self) -> dict[str, Any] | None:
+        """For `npctl lab status`: the API server as people call it, and whether it serves."""
+        return {
+            "server": f"https://{LOCAL}:{self._forwarder.port}",
+            "inside": self._plane.server,
+            "kubeconfig": str(self._folder / "kubeconfig"),
+            "ready": self._plane.is_ready(),
+        }
+
+    def report(self, node: str) -> dict[str, Any]:
+        """The node's NodeReport as the API server has it; empty when there is none."""
+        try:
+            return dict(self._run(self._api.client.get(resources.node_report_path(node))).get("status") or {})
+        except LabError:
+            return {}
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """In the event loop; the API's errors become the lab's."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except KubeError as error:
+            raise LabError(f"the API server: {error}") from error
+
+
+__all__ = ["ApiLab"]
