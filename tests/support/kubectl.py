@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from netpol_lab import kubernetes_bin
@@ -34,3 +35,10 @@ class Kubectl:
         done = self.run(*arguments, objects=objects)
         assert done.returncode != 0, f"kubectl {' '.join(arguments)} was accepted: {done.stdout}"
         return done.stderr
+
+    def until(self, good: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        """Return as soon as `good` says so: what the API server has just accepted takes effect a moment later."""
+        end = time.monotonic() + seconds
+        while not good():
+            assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+            time.sleep(0.05)
