@@ -21,14 +21,19 @@ class Slices(Generic[M]):
         self.parts: list[set[M]] = [set()]
         self._places: dict[M, int] = {}
 
-    def adopt(self, index: int, members: Iterable[M]) -> None:
-        """Take over what an earlier run has published as slice `index`."""
+    def mirror(self, index: int, members: Iterable[M]) -> None:
+        """Take over slice `index` as somebody else has published it."""
         while len(self.parts) <= index:
             self.parts.append(set())
-        for member in members:
-            if member not in self._places:
-                self._places[member] = index
-                self.parts[index].add(member)
+        new = set(members)
+        for member in self.parts[index] - new:
+            del self._places[member]
+        for member in new - self.parts[index]:
+            old = self._places.get(member)
+            if old is not None:
+                self.parts[old].discard(member)
+            self._places[member] = index
+        self.parts[index] = new
 
     def update(self, members: frozenset[M] | set[M]) -> set[int]:
         """Hold exactly `members`; returns the slices that changed, those that are new among them. Their number is len(parts)."""

@@ -119,6 +119,10 @@ class Spans:
         """The nodes that run a pod of a namespace, and so are told of its policies."""
         return frozenset(self._namespaces.get(namespace, ()))
 
+    def policies_of(self, namespace: str) -> frozenset[Key]:
+        """The policies of a namespace."""
+        return frozenset(self._by_namespace.get(namespace, ()))
+
     def take_dirty(self) -> Dirty:
         """What may have changed since the last call."""
         dirty = Dirty(frozenset(self._dirty_policies), frozenset(self._dirty_sets), frozenset(self._dirty_namespaces))

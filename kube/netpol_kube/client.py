@@ -130,8 +130,9 @@ class ApiClient:
         query = {**params, "limit": str(limit)}
         while True:
             data = await self._json("GET", path, query, headers=headers)
-            metadata, items = data.get("metadata"), data.get("items")
-            if not isinstance(metadata, dict) or not isinstance(items, list):
+            # An empty list of metadata is spelled null.
+            metadata, items = data.get("metadata"), data.get("items") if data.get("items") is not None else []
+            if not isinstance(metadata, dict) or "items" not in data or not isinstance(items, list):
                 raise ProtocolError(f"{path}: not a list")
             yield Page(items, str(metadata.get("resourceVersion") or ""))
             token = metadata.get("continue")

@@ -17,25 +17,23 @@ def register(app: typer.Typer) -> None:
 
 
 def operator(
-    objects: Annotated[Path, typer.Option("--objects", metavar="DIR", help="Folder of Kubernetes objects to read.")],
-    ir: Annotated[Path, typer.Option("--ir", metavar="DIR", help="Folder that the compiled policies are published in.")],
+    objects: Annotated[
+        Path | None, typer.Option("--objects", metavar="DIR", help="Folder of objects in place of a cluster.")
+    ] = None,
+    ir: Annotated[Path | None, typer.Option("--ir", metavar="DIR", help="Folder to publish in; goes with --objects.")] = None,
+    kubeconfig: Annotated[
+        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="How to reach the cluster; in a pod: its service account.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NS", help="Where the Lease is, by which one replica leads.")
+    ] = "npctl-system",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="This replica's name (default: host name and pid).")] = "",
+    http: Annotated[str, typer.Option("--http", metavar="[HOST]:PORT", help="Serve /healthz, /readyz and /metrics here.")] = "",
 ) -> None:
-    """Compile a folder of objects to the policy IR, and keep it up to date until SIGTERM."""
-    import logging
-    import signal
+    """Compile NetworkPolicies to the policy IR, and keep it up to date until SIGTERM: on a cluster, or on a folder."""
+    from npctl.operator_command import run
 
-    from netpol_operator.files import run_on_folder
-
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    run_on_folder(objects, ir, lambda: stopping)
+    run(objects, ir, kubeconfig, namespace, name, http)
 
 
 def agent(context: typer.Context) -> None:

@@ -1,4 +1,4 @@
-"""Objects of the API server into the pipeline: what is newer is taken, what is stale is not, what is unreadable keeps its last good state.
+"""Objects of the API server into the pipeline: what is newer is taken, what is stale is passed over.
 
     kopf handlers (NetworkPolicy, Namespace), pod reflector, audit --put, gone--> Feed --> Pipeline, Spans
 

@@ -40,7 +40,7 @@ class FolderPublisher:
         try:
             document = wire.from_bytes(content)
             slices = self._slices.setdefault(str(document["name"]), Slices())
-            slices.adopt(int(document["slice"]), wire.members_from_wire(document))
+            slices.mirror(int(document["slice"]), wire.members_from_wire(document))
         except (wire.WireError, KeyError, TypeError, ValueError):
             # Unreadable: it is written anew if it is still wanted, and goes with the leftovers if not.
             return

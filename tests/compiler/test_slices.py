@@ -29,10 +29,13 @@ def test_slices_that_emptied_at_the_end_go_and_one_always_stays():
 
 def test_what_was_published_before_stays_where_it_was():
     slices: Slices[str] = Slices()
-    slices.adopt(1, ["a"])
-    slices.adopt(0, ["b"])
-    assert slices.update({"a", "b"}) == set()
-    assert slices.parts == [{"b"}, {"a"}]
+    slices.mirror(1, ["a"])
+    slices.mirror(0, ["b", "c"])
+    assert slices.update({"a", "b", "c"}) == set()
+    slices.mirror(1, ["a", "c"])
+    slices.mirror(0, ["b"])
+    assert slices.update({"a", "b", "c"}) == set()
+    assert slices.parts == [{"b"}, {"a", "c"}]
 
 
 @given(st.lists(st.frozensets(st.integers(0, 50)), max_size=10))

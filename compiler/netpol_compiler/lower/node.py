@@ -128,6 +128,15 @@ class NodeCompiler:
         )
 
     @property
+    def incomplete(self) -> frozenset[Key]:
+        """The policies in force whose sets are not all here: they isolate, and allow less than they should."""
+        return frozenset(key for key, policy in self._waiting.items() if self._policies.get(key) is policy)
+
+    def policies_of(self, pod: Key) -> frozenset[Key]:
+        """The policies that select a pod of this node, whether or not it has an address yet."""
+        return self._selection.of(pod)
+
+    @property
     def pods(self) -> Mapping[Key, Pod]:
         return self._pods
 

@@ -1,0 +1,115 @@
+"""Whether what is held is what there is: a paged list of metadata against the feed, at the start, after gaps, and regularly.
+
+kopf hands over what exists, never what was deleted while its watch was broken, and does not say when its first list is
+through. So each kind counts as complete only when an independent list has nothing that was not handed over, and what an
+audit finds missing, stale or left over is looked up by name and put right. Each repair is counted and told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from netpol_kube import resources
+from netpol_kube.client import ApiClient, ApiError, KubeError
+from netpol_kube.reflector import Identity, identities
+from netpol_operator.feed import Feed, version_of
+from netpol_operator.metrics import Metrics
+
+log = logging.getLogger("npctl.audit")
+
+PERIOD_SECONDS = 180.0
+GRACE_SECONDS = 1.0
+"""A watch may be this much behind a list; what differs for longer is looked up."""
+START_SECONDS = 0.3
+LISTS = {"NetworkPolicy": resources.NETWORK_POLICIES, "Namespace": resources.NAMESPACES, "Pod": resources.PODS}
+
+
+class Audit:
+    """See the module's docstring. `complete` once every kind was wholly held; `on_pass` is called after each audit."""
+
+    def __init__(self, client: ApiClient, feed: Feed, metrics: Metrics, on_pass: Callable[[bool], None]) -> None:
+        self.complete = False
+        self._client = client
+        self._feed = feed
+        self._metrics = metrics
+        self._on_pass = on_pass
+        self._wanted = asyncio.Event()
+
+    def request(self) -> None:
+        """Audit soon: events may have been missed."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Audit until cancelled; an API server that does not answer is asked again."""
+        while True:
+            try:
+                await self._start()
+                break
+            except KubeError as error:
+                log.warning("first audit: %s", error)
+                await asyncio.sleep(1)
+        self._on_pass(False)
+        while True:
+            regular = False
+            try:
+                await asyncio.wait_for(self._wanted.wait(), PERIOD_SECONDS * random.uniform(0.8, 1.2))
+            except TimeoutError:
+                regular = True
+            self._wanted.clear()
+            try:
+                for kind in LISTS:
+                    await self._audit(kind)
+                self._on_pass(regular)
+            except KubeError as error:
+                log.warning("audit: %s", error)
+                await asyncio.sleep(GRACE_SECONDS)
+                self._wanted.set()
+
+    async def _start(self) -> None:
+        """Wait until each kind's list holds nothing that was not handed over."""
+        for kind, path in LISTS.items():
+            there = await identities(self._client, path)
+            waited = 0.0
+            while not there.keys() <= self._feed.held[kind].keys():
+                await asyncio.sleep(START_SECONDS)
+                waited += START_SECONDS
+                if waited >= GRACE_SECONDS * 5:
+                    # Not handed over, or deleted meanwhile: this finds out which, one by one.
+                    await self._look_up(kind, there.keys() - self._feed.held[kind].keys())
+                    there = await identities(self._client, path)
+        self.complete = True
+
+    async def _audit(self, kind: str) -> None:
+        there = await identities(self._client, LISTS[kind])
+        held = self._feed.held[kind]
+        suspects = {identity for identity in held if identity not in there}
+        suspects |= {i for i, (_, version) in there.items() if i not in held or held[i].version < version_of(version)}
+        if not suspects:
+            return
+        before = {identity: held.get(identity) for identity in suspects}
+        await asyncio.sleep(GRACE_SECONDS)
+        await self._look_up(kind, {i for i, was in before.items() if held.get(i) == was})
+
+    async def _look_up(self, kind: str, suspects: set[Identity]) -> None:
+        for identity in sorted(suspects):
+            repaired = await self._repair(kind, identity)
+            if repaired:
+                self._metrics.repairs.labels(kind).inc()
+                log.warning(
+                    "%s %s: %s without the watch having told; put right", kind, "/".join(filter(None, identity)), repaired
+                )
+
+    async def _repair(self, kind: str, identity: Identity) -> str:
+        namespace, name = identity
+        base, _, plural = LISTS[kind].rpartition("/")
+        path = f"{base}/namespaces/{namespace}/{plural}/{name}" if namespace else f"{base}/{plural}/{name}"
+        try:
+            data = await self._client.get(path)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            return "deleted" if self._feed.gone(kind, namespace, name) else ""
+        return "changed" if self._feed.put(kind, data) else ""
