@@ -169,7 +169,16 @@ def test_a_real_api_server_accepts_every_object(kubectl: Kubectl, values: tuple[
     assert done.stderr == "", "no warning, of a deprecated field or any other"
 
 
-def test_no_two_objects_are_one(kubectl: Kubectl) -> None:
+def test_names_that_yaml_would_read_as_something_else_stay_names() -> None:
+    objects = rendered("operator.priorityClassName=on", release="no", namespace="1234")
+    assert {data["metadata"]["labels"]["app.kubernetes.io/instance"] for data in objects} == {"no"}
+    assert {data["metadata"].get("namespace") for data in objects} == {None, "1234"}
+    subjects = [s for data in of_kind(objects, "ClusterRoleBinding", "RoleBinding") for s in data["subjects"]]
+    assert {s["namespace"] for s in subjects} == {"1234"}
+    assert _pod(objects, "Deployment")["priorityClassName"] == "on"
+
+
+def test_no_two_objects_are_one() -> None:
     for values in VALUES.values():
         names = [(o["kind"], o["metadata"]["name"]) for o in rendered(*values)]
         assert len(names) == len(set(names))

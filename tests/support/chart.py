@@ -17,7 +17,7 @@ from netpol_lab import kubernetes_bin
 CHART = Path(__file__).resolve().parents[2] / "charts" / "npctl"
 RELEASE, NAMESPACE = "npctl", "npctl-system"
 KUBERNETES = "1.36.3"
-"""What helm is told that the cluster is: a helm that was built without its release's flags believes in 1.20."""
+"""What helm is told that the cluster is, since `helm template` asks none."""
 
 RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
@@ -30,15 +30,15 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def template(*values: str) -> subprocess.CompletedProcess[str]:
+def template(*values: str, release: str = RELEASE, namespace: str = NAMESPACE) -> subprocess.CompletedProcess[str]:
     """`helm template` of the chart; each of `values` as for --set."""
     sets = [word for value in values for word in ("--set", value)]
-    return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES, *sets)
+    return helm("template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES, *sets)
 
 
-def rendered(*values: str) -> list[Object]:
+def rendered(*values: str, release: str = RELEASE, namespace: str = NAMESPACE) -> list[Object]:
     """The objects that `helm template` prints. Raises AssertionError with helm's words."""
-    done = template(*values)
+    done = template(*values, release=release, namespace=namespace)
     assert done.returncode == 0, done.stderr
     return [data for data in yaml.safe_load_all(done.stdout) if data]
 

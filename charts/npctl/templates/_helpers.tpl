@@ -13,9 +13,9 @@ app.kubernetes.io/component: {{ last . }}
 {{- define "npctl.labels" -}}
 {{- $context := first . -}}
 {{ include "npctl.selector" . }}
-app.kubernetes.io/instance: {{ $context.Release.Name }}
+app.kubernetes.io/instance: {{ $context.Release.Name | quote }}
 app.kubernetes.io/version: {{ $context.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $context.Release.Service }}
+app.kubernetes.io/managed-by: {{ $context.Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | replace "+" "_" }}
 {{- end }}
 
@@ -77,7 +77,7 @@ readinessProbe:
 - kind: {{ .kind }}
   name: {{ .name | quote }}
   {{- if eq .kind "ServiceAccount" }}
-  namespace: {{ .namespace }}
+  namespace: {{ .namespace | quote }}
   {{- else }}
   apiGroup: rbac.authorization.k8s.io
   {{- end }}
