@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -101,14 +101,16 @@ class Api:
                 return Listing(items, str(metadata.get("resourceVersion") or ""))
             more["continue"] = metadata["continue"]
 
-    def watch(self, path: str, resource_version: str, seconds: float, streams: list[Any], **params: object) -> Iterator[Json]:
+    def watch(
+        self, path: str, resource_version: str, seconds: float, opened: Callable[[Any], None], **params: object
+    ) -> Iterator[Json]:
         """Watch events as they come, bookmarks too, until the server ends the watch after `seconds`.
 
-        The open response is put into `streams`, so that another thread can close it. Raises ApiError or Unreachable.
+        `opened` gets the open response, which another thread may shut down. Raises ApiError or Unreachable.
         """
         wanted = {"watch": 1, "allowWatchBookmarks": "true", "resourceVersion": resource_version, **params}
         response = self._open(path, {**wanted, "timeoutSeconds": max(1, int(seconds))}, "watch", read=seconds + 5)
-        streams.append(response)
+        opened(response)
         rest = b""
         with _Told(self):
             for part in response.stream(65536):

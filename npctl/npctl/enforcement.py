@@ -55,7 +55,7 @@ class Enforcement:
         elif self.in_force:
             number = len(self.states)
             count = f"{number} {'policy' if number == 1 else 'policies'}"
-            what = f"all of it ({count}{_reported(self.report)})" if number else "no policy is needed"
+            what = f"all of it ({count}{_reported(self.report)})" if number else "no policy selects it, and none is left there"
             yield f"{paint('In force', Colour.GREEN)} for {self.pod.key} on node {node}: {what}."
         else:
             yield f"{paint('NOT in force', Colour.RED)} for {self.pod.key} on node {node}{_reported(self.report)}:"
@@ -63,10 +63,11 @@ class Enforcement:
 
 
 def enforcements(live: Live, pods: Iterable[Pod]) -> list[Enforcement]:
-    """For each pod whether all policies that select it are in force on its node. Pods on their node's network need none."""
+    """For each pod whether all policies that select it are in force on its node; of the pods after the first, those with any."""
     if live.control is None:
         return [Enforcement(pod, live.unknown, (), (), None) for pod in list(pods)[:1]]
-    return [_enforcement(live, live.control, pod) for pod in dict.fromkeys(pods)]
+    first, *others = (_enforcement(live, live.control, pod) for pod in dict.fromkeys(pods))
+    return [first, *(e for e in others if e.states or e.left)]
 
 
 def _enforcement(live: Live, control: Control, pod: Pod) -> Enforcement:

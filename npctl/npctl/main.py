@@ -1,6 +1,7 @@
 """The program `npctl`: its commands and their options, and nothing that decides.
 
-    main ----> commands_files   explain, matrix, lint, compile      (YAML in, answers out)
+    main ----> commands_files   explain, matrix, lint, diff, compile (files or a cluster in, answers out)
+         ----> commands_cluster status, wait                        (a cluster that npctl runs in)
          ----> commands_lab     lab up, apply, connect, run, ...    (a running lab)
          ----> commands_run     operator, agent                     (the programs that the lab and clusters start)
 
@@ -16,14 +17,16 @@ from typing import Annotated
 
 import typer
 
-from npctl import commands_files, commands_lab, commands_run
+from npctl import commands_cluster, commands_files, commands_lab, commands_run
 from npctl.errors import CommandError
 from npctl.output import fail, finish, hint
 
 _HELP = """NetworkPolicies, from YAML to packets: what they mean, who may talk to whom, and why a packet passes or not.
 
-Exit codes: 0 yes, 1 the answer is no (refused, differs, lint errors), 2 bad input or usage, 3 this machine lacks
-something, 4 timeout."""
+Commands that take -f answer from files; without it they ask the cluster that kubectl would ask.
+
+Exit codes: 0 yes, 1 the answer is no (refused, differs, lint errors, lags), 2 bad input or usage, 3 this machine lacks
+something, or no cluster can be reached, 4 timeout."""
 
 app = typer.Typer(
     name="npctl",
@@ -34,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands_files.register(app)
+commands_cluster.register(app)
 commands_lab.register(app)
 commands_run.register(app)
 
