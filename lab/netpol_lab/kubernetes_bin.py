@@ -1,6 +1,6 @@
 """Where the programs of Kubernetes are: etcd, kube-apiserver, kubectl and helm.
 
-In: the environment and the cache folder that `./dev cluster` (tests/cluster/build.py) fills. Out: four paths to executable
+In: the environment and the cache folder that `./dev cluster` (tools/build_kubernetes.py) fills. Out: four paths to executable
 files, all of one folder, unless they come from PATH. This only looks; nothing is built or started here.
 
 A cache folder has a name that no reader needs to understand (it changes with the modules' versions and with Go's), so

