@@ -22,6 +22,7 @@ from netpol_compiler.workloads import ObjectId
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab import chart, inforce, kubernetes_bin, networks, world
+from netpol_lab.accounts import Accounts
 from netpol_lab.apiserver import ApiServer, Object, State
 from netpol_lab.clusterapi import ClusterApi
 from netpol_lab.controlplane import APISERVER, ETCD, LOCAL, PORT, ControlPlane
@@ -68,7 +69,7 @@ class ApiLab:
         self._api: ClusterApi
         self._forwarder: Forwarder
         self._kubelets: Kubelets
-        self._running: asyncio.Future[None]
+        self._running: list[asyncio.Future[None]]
 
     # Start
 
@@ -95,8 +96,12 @@ class ApiLab:
         self._plane.start(tell, limit)
         threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True).start()
         self._write_kubeconfigs()
-        rendered = chart.rendered(kubernetes_bin.find().helm, self._values(), self._folder)
-        self._run(self._begin(rendered, tell, limit))
+        self._run(self._begin())
+        tell("installing the chart")
+        rendered = chart.rendered(kubernetes_bin.find().helm, self._values(), self._plane.version(), self._folder)
+        self._run(chart.install(self._api, rendered, self._options.agents, limit))
+        tell("applying the objects")
+        self._run(self._api.apply(o for o in self._objects if o.get("kind") != "Node"))
         tell("waiting for the agents")
         self.wait(limit)
 
@@ -107,17 +112,13 @@ class ApiLab:
             "agent": {"backend": options.backend.value, "established": options.established, "accept": options.accept},
         }
 
-    async def _begin(self, rendered: list[dict[str, Any]], tell: Tell, limit: float) -> None:
+    async def _begin(self) -> None:
         self._api = ClusterApi(ApiClient(self._plane.credentials(), "npctl-lab"))
         self._forwarder = Forwarder(self._listener, self._dial, (LOCAL, PORT))
         await self._forwarder.start()
         await self._apply_nodes(self._nodes.state)
         self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._nodes, self._processes)
-        self._running = asyncio.ensure_future(self._kubelets.run())
-        tell("installing the chart")
-        await chart.install(self._api, rendered, self._options.agents, limit)
-        tell("applying the objects")
-        await self._api.apply(o for o in self._objects if o.get("kind") != "Node")
+        self._running = [asyncio.ensure_future(part.run()) for part in (Accounts(self._api.client), self._kubelets)]
 
     def _real(self, state: State) -> None:
         """What the kubelets made of the API's objects, with the machines that no object stands for."""
@@ -188,6 +189,9 @@ class ApiLab:
     def wait(self, limit: float) -> None:
         """Return when every pod is as the API says and, where agents run, all is in force. LabTimeout says who lags."""
         deadline = time.monotonic() + limit
+        for part in self._running:
+            if part.done() and (fault := part.exception()):
+                raise LabError(f"the lab's own part of the cluster has ended: {fault!r}") from fault
         self._run(self._kubelets.settled(limit))
         while self._options.agents and (lag := self.lagging()):
             if time.monotonic() > deadline:

@@ -37,6 +37,8 @@ LOCAL = "127.0.0.1"
 ISSUER = "https://kubernetes.default.svc"
 _ETCD_PORT, _ETCD_PEER_PORT = 2379, 2380
 _POLL = 0.02
+_GRACE = 2.0
+"""Seconds until a stopped API server is killed: by itself it waits a minute for every watch to end."""
 
 
 def service_networks(families: Families) -> tuple[Network, ...]:
@@ -93,7 +95,8 @@ class ControlPlane:
             "service-account-key-file": keys.account_public,
             "service-account-signing-key-file": keys.account_key,
         }
-        self._processes.start(APISERVER, [str(binaries.kube_apiserver), *_options(options)], self.netns, env)
+        command = [str(binaries.kube_apiserver), *_options(options)]
+        self._processes.start(APISERVER, command, self.netns, env, grace=_GRACE)
         tell("waiting for the API server")
         self.wait_ready(limit)
 
@@ -127,9 +130,10 @@ class ControlPlane:
         }
 
     def wait_ready(self, limit: float) -> None:
-        """Return when the API server is ready. Raises LabError when it or etcd has ended, LabTimeout after `limit` seconds."""
+        """Return when both are ready. Raises LabError when one has ended, LabTimeout after `limit` seconds."""
         deadline = time.monotonic() + limit
-        while (answer := self._asked("/readyz")) != "ok":
+        # A server that has not noticed yet that its etcd was away calls itself ready.
+        while (answer := self._asked("/readyz")) != "ok" or not self._etcd_serves():
             for name in (ETCD, APISERVER):
                 if self._processes.pid(name) is None:
                     raise LabError(f"{name} has ended{self._processes.tail(name)}")
@@ -141,6 +145,13 @@ class ControlPlane:
     def is_ready(self) -> bool:
         """Whether the API server serves right now."""
         return self._asked("/readyz") == "ok"
+
+    def version(self) -> str:
+        """The API server's own, such as v1.36.3. Raises LabError when it does not say."""
+        try:
+            return str(json.loads(self._asked("/version"))["gitVersion"])
+        except (ValueError, KeyError) as error:
+            raise LabError("the API server does not say its version") from error
 
     def _asked(self, path: str) -> str:
         """What the API server says; empty when it does not."""
@@ -161,10 +172,20 @@ class ControlPlane:
         A watch or a list's next page from before gets 410 Gone as soon as the API server does not remember itself; stopped before
         and started after it does not.
         """
-        revision = int(self._etcd("/v3/kv/range", {"key": "AA=="})["header"]["revision"])
+        revision = self._etcd_revision()
         with contextlib.suppress(AlreadyCompacted):
             self._etcd("/v3/kv/compaction", {"revision": str(revision), "physical": True})
         return revision
+
+    def _etcd_serves(self) -> bool:
+        try:
+            self._etcd_revision()
+        except LabError:
+            return False
+        return True
+
+    def _etcd_revision(self) -> int:
+        return int(self._etcd("/v3/kv/range", {"key": "AA=="})["header"]["revision"])
 
     def _etcd(self, path: str, body: Mapping[str, Any]) -> Any:
         connection = http.client.HTTPConnection(LOCAL, _ETCD_PORT, timeout=60)

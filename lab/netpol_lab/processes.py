@@ -28,12 +28,16 @@ SIGSTOP and SIGCONT."""
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a program is started as. `supervised`: somebody else starts it again when it has ended (a pod's program)."""
+    """What a program is started as.
+
+    `supervised`: somebody else starts it again when it has ended (a pod's program). `grace`: seconds from SIGTERM to SIGKILL.
+    """
 
     arguments: tuple[str, ...]
     netns: str
     env: Mapping[str, str]
     supervised: bool
+    grace: float
 
 
 class Processes:
@@ -55,13 +59,14 @@ class Processes:
         env: Mapping[str, str] | None = None,
         *,
         supervised: bool = False,
+        grace: float = END_LIMIT,
         enter: Callable[[], None] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program with `env` as its whole environment (None: ours). `enter` runs in the new process before the program.
 
         Raises LabError where the program cannot be started.
         """
-        command = Command(tuple(arguments), netns, dict(os.environ) if env is None else dict(env), supervised)
+        command = Command(tuple(arguments), netns, dict(os.environ) if env is None else dict(env), supervised, grace)
         with self._changed:
             self._commands[name] = command
             return self._launch(name, command, enter)
@@ -83,15 +88,15 @@ class Processes:
         self._running[name] = process
         return process
 
-    def end(self, name: str, limit: float = END_LIMIT) -> None:
-        """End a program (SIGTERM, after `limit` seconds SIGKILL) and forget it; one that is not there is no error."""
+    def end(self, name: str, grace: float | None = None) -> None:
+        """End a program (SIGTERM, after its grace SIGKILL) and forget it; one that is not there is no error."""
         with self._changed:
             process = self._running.pop(name, None)
-            self._commands.pop(name, None)
+            command = self._commands.pop(name, None)
             self._held.discard(name)
             self._changed.notify_all()
-        if process:
-            _terminate(process, limit)
+        if process and command:
+            _terminate(process, command.grace if grace is None else grace)
 
     def control(self, name: str, action: str) -> int | None:
         """Do one of ACTIONS; returns the process id afterwards, None when it does not run. Raises LabError."""
@@ -116,7 +121,7 @@ class Processes:
             process.kill()
             process.wait()
         elif process:
-            _terminate(process, END_LIMIT)
+            _terminate(process, self._commands[name].grace)
 
     def _release(self, name: str) -> None:
         with self._changed:

@@ -41,6 +41,13 @@ def up(
     accept: Annotated[
         str, typer.Option("--accept", help="return or accept: what the agents do with allowed packets.")
     ] = "return",
+    api: Annotated[
+        bool,
+        typer.Option("--api", help="With a real API server (kube-apiserver and etcd), for kubectl and npctl on this machine."),
+    ] = False,
+    agents: Annotated[
+        bool, typer.Option("--agents/--no-agents", help="Run npctl's operator and agents, so that policies are enforced.")
+    ] = True,
     name: options.LabName = "default",
     limit: _Limit = 60.0,
     output: options.Output = Format.TABLE,
@@ -57,6 +64,8 @@ def up(
         family=family,
         established=established,
         accept=accept,
+        api=api,
+        agents=agents,
         limit=limit,
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from netpol_compiler.manifests import Use, classify
+from netpol_lab import kubernetes_bin
 from netpol_lab.client import LabClient, labs
 from npctl.errors import ExitCode, usage
 from npctl.lab_common import lab_errors, progress_line
-from npctl.output import Cell, Colour, Format, emit, say, table
+from npctl.output import Cell, Colour, Format, emit, hint, paint, say, table
 from npctl.state import load
 
 KINDS = {
@@ -42,6 +45,16 @@ def up(name: str, files: list[str], output: Format, **options: Any) -> None:
         emit(status_, output)
         return
     say(f"lab {name} is up: {len(status_['nodes'])} nodes, {len(status_['pods'])} pods, {len(status_['services'])} services")
+    if status_["api"]:
+        say(f"export KUBECONFIG={shlex.quote(status_['api']['kubeconfig'])}")
+        hint(_kubectl_hint())
+
+
+def _kubectl_hint() -> str:
+    """One line about kubectl: there may be none but the lab's own."""
+    if shutil.which("kubectl"):
+        return "that line is for kubectl and npctl, such as `kubectl get networkpolicies -A`"
+    return f"that line is for kubectl and npctl; there is a kubectl at {kubernetes_bin.find().kubectl}"
 
 
 _CHOICES = {
@@ -268,15 +281,22 @@ def status(name: str, output: Format) -> None:
 
 def _show_status(found: Mapping[str, Any]) -> None:
     say("lab {name}: network {network}, iptables {backend}, {family}, revision {revision}".format_map(found))
+    if api := found.get("api"):
+        ready = "ready" if api["ready"] else "not ready"
+        say(f"API server {api['server']} (inside the lab {api['inside']}), {ready}; KUBECONFIG={api['kubeconfig']}")
     rows: list[list[Cell]] = []
     for node in found["nodes"]:
-        report, lags = node.get("report") or {}, found["lagging"].get(node["name"])
+        report, lags = node.get("report") or {}, found["lagging"].get(f"agent-{node['name']}")
         state: Cell = (f"lags: {lags}", Colour.RED) if lags else ("in force", Colour.GREEN)
         sizes = report.get("sizes") or {}
         rules, sets = sum((sizes.get("rules") or {}).values()), sizes.get("sets", 0)
-        revision = report.get("ir_revision", "")
+        revision = report.get("ir_revision") or (report.get("revisions") or {}).get("compiledPolicies", "")
         rows.append([node["name"], ", ".join(node["addresses"]), f"{revision}", f"{rules}", f"{sets}", state])
     for line in table(["NODE", "ADDRESSES", "IR", "RULES", "SETS", "POLICIES"], rows):
         say(line)
+    others = {"agent-" + node["name"] for node in found["nodes"]}
+    for name, why in found["lagging"].items():
+        if name not in others:
+            say(paint(f"{name} {why}", Colour.RED))
     for problem in found.get("problems", ()):
         say(f"problem: {problem}")
