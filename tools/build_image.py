@@ -26,9 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps import TOP, StepError, only_one, step
-
 from netpol_lab.kubernetes_bin import cache_root
+from steps import TOP, StepError, only_one, step
 
 OUT = TOP / "build" / "image"
 SUITE = "bookworm"

@@ -20,9 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps import TOP, StepError, only_one, step
-
 from netpol_lab.kubernetes_bin import FOLDER_VARIABLE, cache_root, lacking
+from steps import TOP, StepError, only_one, step
 
 MODULE = TOP / "tests" / "cluster"
 TOOLCHAIN_LOCK = MODULE / "requirements-go.lock"
