@@ -26,14 +26,13 @@ operator  {READ}                      pods
 operator  {READ}                      namespaces
 operator  {READ}                      nodes
 operator  {READ}                      networkpolicies.networking.k8s.io
-operator  {READ},create,update,patch,delete  addresssets.npctl.dev
-operator  {READ},create,update,patch,delete  compiledpolicies.npctl.dev  in shop
-operator  update,patch                compiledpolicies.npctl.dev/status  in shop
+operator  {READ},create,update,delete  addresssets.npctl.dev
+operator  {READ},create,update,delete  compiledpolicies.npctl.dev  in shop
+operator  patch                       compiledpolicies.npctl.dev/status  in shop
 operator  {READ},delete               nodereports.npctl.dev
-operator  create,patch                events  in shop
-operator  create,patch                events.events.k8s.io  in shop
+operator  create                      events  in shop
 operator  create                      leases.coordination.k8s.io  in {NAMESPACE}
-operator  get,update,patch            leases.coordination.k8s.io  in {NAMESPACE} named npctl-operator
+operator  get,update                  leases.coordination.k8s.io  in {NAMESPACE} named npctl-operator
 agent     {READ}                      pods
 agent     {READ}                      addresssets.npctl.dev
 agent     {READ}                      compiledpolicies.npctl.dev
@@ -58,12 +57,12 @@ operator  update,patch                networkpolicies.networking.k8s.io/status  
 operator  create,update,patch,delete  namespaces
 operator  create,update,patch,delete  nodes
 operator  update,patch                nodes/status
-operator  deletecollection            addresssets.npctl.dev
+operator  patch,deletecollection      addresssets.npctl.dev
 operator  create,update,patch         nodereports.npctl.dev
 operator  get,list,update,patch       leases.coordination.k8s.io  in kube-system
 operator  create,update,patch         leases.coordination.k8s.io  in kube-node-lease
 operator  update,patch,delete         leases.coordination.k8s.io  in {NAMESPACE} named another
-operator  {READ},delete               events  in shop
+operator  {READ},update,patch,delete  events  in shop
 operator  {READ},create               customresourcedefinitions.apiextensions.k8s.io
 operator  create                      serviceaccounts/token  in {NAMESPACE}
 operator  impersonate                 users
