@@ -40,6 +40,7 @@ _NO_DOCUMENTATION = (
     "exclude=/usr/share/doc/*",
     "include=/usr/share/doc/*/copyright",
 )
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 # What the network asks for is given on, since sudo drops it.
 _PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 
@@ -63,7 +64,7 @@ def build() -> Path:
     OUT.mkdir(parents=True, exist_ok=True)
     folder = cache_root() / "image"
     with only_one(folder / "lock", "the image"):
-        return Builder(folder).archive(archive)
+        return Builder(folder, storage_driver(folder)).archive(archive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Builder:
     """All state is in `folder`: base.tar, and buildah's storage, which root owns."""
 
     folder: Path
+    driver: str
 
     def archive(self, archive: Path) -> Path:
         base = self.folder / "base.tar"
@@ -83,8 +85,8 @@ class Builder:
         made = self._run_dockerfile()
         if not archive.exists() or image_of(archive) != made:
             self._write(made, archive)
-        if (self.folder / "storage" / "vfs").is_dir():
-            self._forget()  # a machine without overlays: each step that is kept is a whole copy, which is too much
+        if self.driver == "vfs":
+            self._forget()  # each step that is kept would be a whole copy, which is too much
         return archive
 
     def _make_base(self, base: Path) -> None:
@@ -140,7 +142,19 @@ class Builder:
 
     def _buildah(self, *arguments: str) -> list[str]:
         places = ["--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run")]
-        return as_root(["unshare", "--mount", "--propagation", "private", "buildah", *places, *arguments])
+        return [*as_root(_OWN_MOUNTS), "buildah", "--storage-driver", self.driver, *places, *arguments]
+
+
+def storage_driver(folder: Path) -> str:
+    """Overlays, where the file system of `folder` lets them be (another overlay, as in a container, does not); else copies."""
+    trial = folder / "trial"
+    for part in ("lower", "upper", "work", "all"):
+        (trial / part).mkdir(parents=True, exist_ok=True)
+    options = ",".join(f"{name}dir={trial / name}" for name in ("lower", "upper", "work"))
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(trial / "all")]
+    done = subprocess.run([*as_root(_OWN_MOUNTS), *mount], capture_output=True, check=False)
+    _run_as_root(["rm", "-rf", "--one-file-system", str(trial)])
+    return "vfs" if done.returncode else "overlay"
 
 
 def as_root(command: Sequence[str]) -> list[str]:
