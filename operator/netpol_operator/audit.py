@@ -24,6 +24,12 @@ PERIOD_SECONDS = 180.0
 GRACE_SECONDS = 1.0
 """A watch may be this much behind a list; what differs for longer is looked up."""
 START_SECONDS = 0.3
+STALLED_SECONDS = 10.0
+"""At the start, a kind of which nothing more was handed over for so long is looked up one by one."""
+REST_SECONDS = 2.0
+"""Between audits, however many are asked for: a gap is seen by several watches."""
+HANDED_OVER = ("NetworkPolicy", "Namespace")
+"""What comes through kopf. Pods come through a reflector that lists anew by itself after a gap."""
 LISTS = {"NetworkPolicy": resources.NETWORK_POLICIES, "Namespace": resources.NAMESPACES, "Pod": resources.PODS}
 
 
@@ -60,26 +66,28 @@ class Audit:
                 regular = True
             self._wanted.clear()
             try:
-                for kind in LISTS:
+                for kind in LISTS if regular else HANDED_OVER:
                     await self._audit(kind)
                 self._on_pass(regular)
+                await asyncio.sleep(REST_SECONDS)
             except KubeError as error:
                 log.warning("audit: %s", error)
                 await asyncio.sleep(GRACE_SECONDS)
                 self._wanted.set()
 
     async def _start(self) -> None:
-        """Wait until each kind's list holds nothing that was not handed over."""
-        for kind, path in LISTS.items():
-            there = await identities(self._client, path)
-            waited = 0.0
-            while not there.keys() <= self._feed.held[kind].keys():
+        """Wait until no list has anything that was not handed over."""
+        for kind in HANDED_OVER:
+            there = await identities(self._client, LISTS[kind])
+            held, before, waited = self._feed.held[kind], -1, 0.0
+            while not there.keys() <= held.keys():
                 await asyncio.sleep(START_SECONDS)
-                waited += START_SECONDS
-                if waited >= GRACE_SECONDS * 5:
-                    # Not handed over, or deleted meanwhile: this finds out which, one by one.
-                    await self._look_up(kind, there.keys() - self._feed.held[kind].keys())
-                    there = await identities(self._client, path)
+                waited = 0.0 if len(held) != before else waited + START_SECONDS
+                before = len(held)
+                if waited >= STALLED_SECONDS:
+                    # Not handed over, or deleted meanwhile: this finds out which.
+                    await self._look_up(kind, there.keys() - held.keys())
+                    there = await identities(self._client, LISTS[kind])
         self.complete = True
 
     async def _audit(self, kind: str) -> None:

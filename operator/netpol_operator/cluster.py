@@ -107,14 +107,12 @@ class ClusterOperator:
         """One of kopf's events: type None for what a list gave, else ADDED, MODIFIED, DELETED."""
         how = event["type"]
         self.metrics.events.labels(kind, how or "LISTED").inc()
-        if how is None and self.audit.complete:
+        if how == "DELETED":
+            self.feed.deleted(kind, event["object"])
+        elif not self.feed.put(kind, event["object"]) and how is None and self.audit.complete:
             # kopf lists anew only after its watch broke: what was deleted in between it will never tell.
             self.metrics.gaps.labels(kind).inc()
             self.audit.request()
-        if how == "DELETED":
-            self.feed.deleted(kind, event["object"])
-        else:
-            self.feed.put(kind, event["object"])
 
     # -- start and stop --------------------------------------------------------------------------------
 
