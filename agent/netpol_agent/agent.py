@@ -1,38 +1,36 @@
-"""The agent of one node: the one file in which its parts are wired.
+"""The agent of one node: the loop in which its parts meet. `start` wires it to folders or to the Kubernetes API.
 
     Source (own pods, policy IR) --Delta--> NodeCompiler --Touched--> Dataplane --> kernel
        ^ wakes the loop                        |                        |  ^ adopt
        |                                    NodeJudge                   |  |
-    commits                                    |                     Verifier <-- kernel, read back each 5 s
+    what the API tells                         |                     Verifier <-- kernel, read back each 5 s
                                             Cutter (conntrack) <--tightened
-                                               +---------> Reporter --> reports/<node>.json
+                                               +---------> Reporter --> reports/<node>.json, or a NodeReport
 
-One thread. Nothing is programmed before all inputs are complete. Stopping leaves enforcement in place.
+One thread acts on the kernel. Nothing is programmed before all inputs are complete. Stopping leaves enforcement in place.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import select
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 from netpol_agent.backend import Backend, BackendKind, Detection, detect_backend, find_backend, self_test
 from netpol_agent.cleanup import clean_other_backend
 from netpol_agent.cutter import Cutter
 from netpol_agent.dataplane import Dataplane, SyncResult
+from netpol_agent.errands import Errands
 from netpol_agent.errors import AgentError, Failure, KernelError
+from netpol_agent.in_force import policies_in_force
 from netpol_agent.kernel import kernel_problems, load_modules
 from netpol_agent.legacy_check import cross_check
 from netpol_agent.report import Report, Reporter, sizes
-from netpol_agent.runner import Processes, Runner
-from netpol_agent.source import FolderSource, Source
+from netpol_agent.runner import Runner
+from netpol_agent.source import Source
 from netpol_agent.verify import Verifier
 from netpol_compiler.kinds import FAMILIES, Family
 from netpol_compiler.lower import AcceptAction, LowerOptions, NodeCompiler
@@ -48,45 +46,41 @@ CROSS_CHECK_EVERY = 12
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """`backend` None: detect. `cut`: end established connections that a tighter policy refuses."""
+    """`backend` None: detect. `cut`: end established connections that a tighter policy refuses. `mark`: one bit."""
 
     node: str
-    reports: Path
     backend: BackendKind | None = None
     cut: bool = True
     accept: AcceptAction = AcceptAction.RETURN
     mark: int = 0x40000
 
 
-def run_agent(
-    node: str,
-    objects: Path,
-    ir: Path,
-    reports: Path,
-    backend: str | None = None,
-    established: str = "cut",
-    accept: str = "return",
-    mark: int = 0x40000,
-) -> None:
-    """Enforce policies on `node` until SIGTERM or SIGINT. `backend`: nft, legacy, or None to detect; `established`: cut
-    or keep; `accept`: return or accept; `mark`: one bit. Raises AgentError (what, remedy), ValueError for bad values."""
-    kind = BackendKind(backend) if backend else None
-    if established not in ("cut", "keep"):
-        raise ValueError(f"established is cut or keep, not {established!r}")
-    options = AgentOptions(node, reports, kind, established == "cut", AcceptAction(accept), mark)
-    with only_one(reports, node), stop_signals() as stopped:
-        agent = Agent(options, FolderSource(node, objects, ir), Processes())
-        agent.run(stopped)
-    log.info("stopped; enforcement stays in place")
+class Observer(Protocol):
+    """Who is told of what happens, for metrics. Called in the agent's thread; must be quick."""
+
+    def synced(self, seconds: float, result: SyncResult) -> None:
+        """The kernel was written."""
+        ...
 
 
 class Agent:
-    """See the module's docstring. `run` until stopped, or `step` by hand in tests."""
+    """See the module's docstring. `run` until stopped, or `step` by hand in tests.
 
-    def __init__(self, options: AgentOptions, source: Source, run: Runner) -> None:
+    For other threads: `alive_at` is when the loop last went round (time.monotonic), `report` how the node stood then, and
+    `errands` takes their questions.
+    """
+
+    def __init__(
+        self, options: AgentOptions, source: Source, reporter: Reporter, run: Runner, observer: Observer | None = None
+    ) -> None:
         self._options = options
         self._source = source
+        self._reporter = reporter
         self._run = run
+        self._observer = observer
+        self.alive_at = time.monotonic()
+        self.report: Report | None = None
+        self.errands = Errands()
         load_modules(run)
         kind, self._fixed_problems = _choose(options.backend, run)
         self._backend = find_backend(kind)
@@ -98,8 +92,10 @@ class Agent:
         self.dataplane = Dataplane(self._backend, self._families, run)
         self._verifier = Verifier(self.dataplane)
         self._cutter = Cutter(self.compiler, self._families) if options.cut else None
-        self._reporter = Reporter(options.reports, options.node)
         self._revisions = (0, 0)
+        self._api_revisions: Mapping[str, str] = {}
+        self._in_force: Mapping[str, str] = {}
+        self._sizes = sizes(self.compiler.ruleset)
         self._first = True
         self._last = SyncResult()
         self._syncs = self._repairs = self._checks = 0
@@ -115,15 +111,18 @@ class Agent:
         """Until the file descriptor `stopped` is readable."""
         while True:
             self.step()
-            ready, _, _ = select.select([self._source.fileno(), stopped], [], [], self.patience())
+            ready, _, _ = select.select([self._source.fileno(), self.errands.fileno(), stopped], [], [], self.patience())
             if stopped in ready:
                 return
-            if ready:
+            if self._source.fileno() in ready:
                 self._source.drain()
+            if self.errands.fileno() in ready:
+                self.errands.run()
 
     def step(self) -> None:
         """Everything that is due now; returns without waiting."""
-        self._take_changes()
+        self.alive_at = time.monotonic()
+        news = self._take_changes()
         if not self._source.complete:
             self._report()
             return
@@ -131,6 +130,8 @@ class Agent:
         retry = self.dataplane.retry_at is not None and time.monotonic() >= self.dataplane.retry_at
         if self._first or touched or retry:
             self._sync(None if self._first else touched)
+        elif news:
+            self._note_in_force()  # a policy whose pods have no address yet changes no rule
         self._verify()
         if self._cutter is not None:
             self._cutter.step()
@@ -145,7 +146,8 @@ class Agent:
             due.append(self._cutter.due)
         return max(0.0, min(due) - time.monotonic())
 
-    def _take_changes(self) -> None:
+    def _take_changes(self) -> bool:
+        """Whether there were any."""
         delta = self._source.changes()
         for pod in delta.pods_up:
             self.compiler.set_pod(pod)
@@ -160,12 +162,19 @@ class Agent:
         for name in delta.sets_down:
             self.compiler.remove_address_set(name)
         self._revisions = (delta.ir_revision, delta.objects_revision)
+        self._api_revisions = delta.revisions
+        return bool(delta)
 
     def _sync(self, touched: Touched | None) -> None:
         started = time.perf_counter()
         before, self._last = self._last, self.dataplane.sync(self.compiler.ruleset, touched)
+        seconds = time.perf_counter() - started
         self._verifier.note()
         self._syncs += self._last.changed
+        self._note_in_force()
+        self._sizes = sizes(self.compiler.ruleset)
+        if self._observer is not None and self._last.changed:
+            self._observer.synced(seconds, self._last)
         if self._last.tightened and self._cutter is not None:
             self._cutter.request()
         for failure in self._last.failures:
@@ -175,12 +184,15 @@ class Agent:
             if failure not in self._last.failures:
                 log.info("%s: in force again", failure.what)
         if self._last.changed:
-            log.info("IR %d, objects %d: programmed in %.0f ms", *self._revisions, (time.perf_counter() - started) * 1000)
+            log.info("IR %d, objects %d: programmed in %.0f ms", *self._revisions, seconds * 1000)
         if self._first and not self._last.pending:
             self._first = False
             other = clean_other_backend(self._backend.kind, self._run)
             if other.chains or other.failures:
                 log.warning("iptables-%s: %s", self._backend.kind.other.value, other.words)
+
+    def _note_in_force(self) -> None:
+        self._in_force = policies_in_force(self.compiler, self.dataplane.behind(self.compiler.ruleset))
 
     def _verify(self) -> None:
         now = time.monotonic()
@@ -217,6 +229,36 @@ class Agent:
         self._checks += 1
 
     def _report(self) -> None:
+        programmed = not self._first
+        waiting = bool(self.compiler.problems or self._read_problem)
+        failures: tuple[Failure, ...] = self._last.failures
+        report = Report(
+            node=self._options.node,
+            ir_revision=self._revisions[0] if programmed else 0,
+            objects_revision=self._revisions[1] if programmed else 0,
+            backend=self._backend.kind,
+            families=self._families,
+            in_sync=programmed and not failures and not waiting and not self._last_incomplete(),
+            failures=failures,
+            problems=self._problems(),
+            sizes=self._sizes,
+            syncs=self._syncs,
+            repairs=self._repairs,
+            cut=self._cutter.deleted if self._cutter is not None else 0,
+            complete=self._source.complete,
+            policies=self._in_force,
+            revisions=self._api_revisions,
+        )
+        self.report = report
+        self._reporter.write(report)
+
+    @property
+    def programmed(self) -> bool:
+        """Whether this node's rules were in force once since the start."""
+        return not self._first
+
+    def _problems(self) -> tuple[str, ...]:
+        cutting = (self._cutter.problem,) if self._cutter is not None and self._cutter.problem else ()
         problems = (
             *self._fixed_problems,
             *self._kernel_problems,
@@ -225,31 +267,13 @@ class Agent:
             *self.dataplane.warnings,
             *self._source.problems,
             *self.compiler.problems,
-            *((self._cutter.problem,) if self._cutter is not None and self._cutter.problem else ()),
+            *cutting,
         )
-        programmed = not self._first
-        waiting = bool(self.compiler.problems or self._read_problem)
-        failures: tuple[Failure, ...] = self._last.failures
-        self._reporter.write(
-            Report(
-                node=self._options.node,
-                ir_revision=self._revisions[0] if programmed else 0,
-                objects_revision=self._revisions[1] if programmed else 0,
-                backend=self._backend.kind,
-                families=self._families,
-                in_sync=programmed and not failures and not waiting and not self._last_incomplete(),
-                failures=failures,
-                problems=tuple(dict.fromkeys(problems)),
-                sizes=sizes(self.compiler.ruleset),
-                syncs=self._syncs,
-                repairs=self._repairs,
-                cut=self._cutter.deleted if self._cutter is not None else 0,
-            )
-        )
+        return tuple(dict.fromkeys(problems))
 
     def _last_incomplete(self) -> bool:
         """Whether something that decides about packets is still to be written (a set that only has to go does not)."""
-        return self._last.pending and self.dataplane.behind(self.compiler.ruleset)
+        return self._last.pending and bool(self.dataplane.behind(self.compiler.ruleset))
 
 
 def _choose(kind: BackendKind | None, run: Runner) -> tuple[BackendKind, tuple[str, ...]]:
@@ -269,31 +293,3 @@ def _tested(backend: Backend, run: Runner) -> tuple[tuple[Family, ...], tuple[st
         )
     problems = (f"IPv6 cannot be filtered on this node: {complaints[Family.V6]}",) if complaints[Family.V6] else ()
     return tuple(f for f in FAMILIES if not complaints[f]), problems
-
-
-@contextmanager
-def only_one(reports: Path, node: str) -> Iterator[None]:
-    """Holds the node's lock: two agents of one node would undo each other's work. Raises AgentError."""
-    reports.mkdir(parents=True, exist_ok=True)
-    with open(reports / f".{node}.lock", "w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AgentError(f"an agent for node {node} is running already", f"end it first; it holds {file.name}") from error
-        yield
-
-
-@contextmanager
-def stop_signals() -> Iterator[int]:
-    """A file descriptor that becomes readable on SIGTERM and SIGINT, which do nothing else any more."""
-    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    old = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    try:
-        yield read
-    finally:
-        signal.set_wakeup_fd(old)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(read)
-        os.close(write)

@@ -68,6 +68,18 @@ class Drift:
         return ", ".join([*lost, *([f"{len(self.sets)} sets"] if self.sets else [])])
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What of a ruleset the kernel lacks, as far as we know. `everything`: no packet reaches our chains, or nothing is known."""
+
+    everything: bool = False
+    chains: Mapping[Family, frozenset[str]] = field(default_factory=dict)
+    sets: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.sets) or any(self.chains.values())
+
+
 @dataclass(slots=True)
 class _Work:
     """One sync on its way."""
@@ -294,13 +306,14 @@ class Dataplane:
             pending = self.sets.get(name) != desired
             (self._pending_sets.add if pending else self._pending_sets.discard)(name)
 
-    def behind(self, ruleset: Ruleset) -> bool:
-        """Whether the kernel lacks something of `ruleset`, as far as we know. What only has to go does not count."""
-        if any(self._hook_lines.get(f) and ruleset.chains.get(f) for f in self.families):
-            return True
-        if any(self.sets.get(name) != ruleset.sets[name] for name in self._pending_sets & ruleset.sets.keys()):
-            return True
-        return any(names & ruleset.chains.get(f, {}).keys() for f, names in self._pending_chains.items())
+    def behind(self, ruleset: Ruleset) -> Behind:
+        """What the kernel lacks of `ruleset`. What only has to go does not count."""
+        hooks = any(self._hook_lines.get(f) and ruleset.chains.get(f) for f in self.families)
+        return Behind(
+            everything=hooks or not self._loaded or ("whole", "") in self._failures,
+            chains={f: frozenset(names & ruleset.chains.get(f, {}).keys()) for f, names in self._pending_chains.items()},
+            sets=frozenset(n for n in self._pending_sets & ruleset.sets.keys() if self.sets.get(n) != ruleset.sets[n]),
+        )
 
     # -- results ---------------------------------------------------------------------------------------
 

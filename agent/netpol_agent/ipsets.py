@@ -77,10 +77,14 @@ class IPSets:
 
     def read(self) -> dict[str, IPSet]:
         """All sets of ours. Raises KernelError."""
+        return parse_save(self.save())
+
+    def save(self) -> str:
+        """All sets of the node, as ipset prints them. Raises KernelError."""
         done = self._run([self._program, "save"])
         if not done.ok:
             raise KernelError(f"ipset save: {done.words}")
-        return parse_save(done.out)
+        return done.out
 
     def write(self, lines: Sequence[str]) -> list[LineFailure]:
         """Apply `lines`, each repeatable. Raises KernelError when it is not the lines that are at fault.

@@ -1,14 +1,16 @@
-"""What is in force on this node, for people and programs: reports/<node>.json, replaced atomically.
+"""What is in force on this node, for people and programs. `npctl wait` and `npctl status` read it.
 
-In: the values of one moment. Out: the file, written only when something changed. `npctl wait` and `npctl status` read it.
+In: the values of one moment. Out: a file, reports/<node>.json, replaced atomically and only when something changed; on the
+Kubernetes API `kube_report` writes the same values as a NodeReport.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from netpol_agent.backend import BackendKind
 from netpol_agent.errors import Failure
@@ -21,7 +23,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One node's state. The revisions are those whose content is programmed; `in_sync` says that all of it is."""
+    """One node's state. The revisions are those whose content is programmed; `in_sync` says that all of it is.
+
+    `complete`: all inputs are here. `policies`: those in force that select pods of this node, `namespace/name` -> digest.
+    `revisions`: the API server's, where it is the source."""
 
     node: str
     ir_revision: int
@@ -35,6 +40,9 @@ class Report:
     syncs: int
     repairs: int
     cut: int
+    complete: bool = False
+    policies: Mapping[str, str] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
@@ -65,8 +73,16 @@ def sizes(ruleset: Ruleset) -> dict[str, Any]:
     }
 
 
-class Reporter:
-    """Writes one node's report."""
+class Reporter(Protocol):
+    """Whom an agent tells how it stands. Called after every step, so it must be quick when nothing changed."""
+
+    def write(self, report: Report) -> bool:
+        """Returns whether anything is new."""
+        ...
+
+
+class FolderReporter:
+    """Writes one node's report to a folder."""
 
     def __init__(self, folder: Path, node: str) -> None:
         self._writer = FolderWriter(folder)

@@ -38,6 +38,10 @@ class Delta:
     ir_revision: int = 0
     revisions: Mapping[str, str] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Whether a pod, a set or a policy changed."""
+        return any((self.pods_up, self.pods_down, self.sets_up, self.sets_down, self.policies_up, self.policies_down))
+
 
 class Source(Protocol):
     """An agent's inputs. Nothing may be programmed before `complete`."""

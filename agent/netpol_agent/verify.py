@@ -11,10 +11,11 @@ import shlex
 
 from netpol_agent.backend import BackendKind
 from netpol_agent.dataplane import Dataplane, Drift
+from netpol_agent.ipsets import parse_save
 from netpol_agent.iptables import TableState
 from netpol_agent.netlink import nft_generation
 from netpol_compiler.kinds import Family
-from netpol_compiler.ruleset import Rules, set_prefix
+from netpol_compiler.ruleset import IPSet, Rules, set_prefix
 
 _TELLING = frozenset({"-s", "-d", "-p", "-j", "-g", "--dport", "--dports", "--match-set", "--mark", "--ctstate"})
 
@@ -26,9 +27,12 @@ class Verifier:
         self._dataplane = dataplane
         self._words: dict[Family, dict[str, str]] = {f: {} for f in dataplane.families}
         self._generation: int | None = None
+        self._tables_read: int | None = None
+        self._sets_read: tuple[int, dict[str, IPSet]] | None = None
 
     def note(self) -> None:
-        """Call after a sync or a check: what is there now is ours."""
+        """Call after a sync: what is there now is ours, if nobody else was as quick."""
+        self._tables_read = self._sets_read = None
         if self._dataplane.backend.kind is BackendKind.NFT:
             self._generation = nft_generation()
 
@@ -44,19 +48,33 @@ class Verifier:
         return not all(table.read_hook().hook_right for table in self._dataplane.tables.values())
 
     def check(self) -> Drift:
-        """Read everything of ours and compare. Raises KernelError."""
+        """Compare everything of ours. What surely did not change since it was last found right is not read again: an
+        agent at rest costs one short process. Raises KernelError."""
         chains: dict[Family, dict[str, Rules | None]] = {}
         hooks: dict[Family, list[str]] = {}
-        for family, table in self._dataplane.tables.items():
-            state = table.read()
-            if found := self._chains(family, state):
-                chains[family] = found
-            if state.hook_lines:
-                hooks[family] = state.hook_lines
-        ours, actual = self._dataplane.sets, self._dataplane.ipsets.read()
+        # Taken before reading: what others commit meanwhile belongs to the next check.
+        generation = nft_generation() if self._dataplane.backend.kind is BackendKind.NFT else None
+        if generation is None or generation != self._tables_read:
+            for family, table in self._dataplane.tables.items():
+                state = table.read()
+                if found := self._chains(family, state):
+                    chains[family] = found
+                if state.hook_lines:
+                    hooks[family] = state.hook_lines
+            self._tables_read = None if chains or hooks else generation
+        return Drift(chains, self._sets(), hooks)
+
+    def _sets(self) -> dict[str, IPSet | None]:
+        """Sets have no generation, but the same text means the same sets."""
+        ours, text = self._dataplane.sets, self._dataplane.ipsets.save()
+        read = (hash(text), ours)
+        if self._sets_read == read:
+            return {}
+        actual = parse_save(text)
         prefixes = tuple(map(set_prefix, self._dataplane.families))
-        names = {n for n in ours.keys() | actual.keys() if n.startswith(prefixes) and ours.get(n) != actual.get(n)}
-        return Drift(chains, {n: actual.get(n) for n in names}, hooks)
+        found = {n: actual.get(n) for n in ours.keys() | actual.keys() if n.startswith(prefixes) and ours.get(n) != actual.get(n)}
+        self._sets_read = None if found else (read[0], dict(ours))
+        return found
 
     def _chains(self, family: Family, state: TableState) -> dict[str, Rules | None]:
         ours, known = self._dataplane.chains[family], self._words[family]
@@ -69,6 +87,11 @@ class Verifier:
         # Only words in use are kept, so that memory does not grow with churn.
         self._words[family] = learned
         return found
+
+
+def same_rule(written: str, read: str) -> bool:
+    """Whether two texts are the same rule, in our words or in iptables' own."""
+    return _same(written, read, {}, {})
 
 
 def _all_same(written: Rules, read: Rules, known: dict[str, str], learned: dict[str, str]) -> bool:

@@ -17,12 +17,14 @@ import pytest
 from builders import allow, cluster, pod, pods, policy
 from dataplanes import shell
 from isolated import isolated
-from netpol_agent.agent import Agent, AgentOptions, only_one
+from netpol_agent.agent import Agent, AgentOptions
 from netpol_agent.backend import BackendKind
 from netpol_agent.cleanup import run_cleanup
 from netpol_agent.errors import AgentError
+from netpol_agent.report import FolderReporter
 from netpol_agent.runner import Processes
 from netpol_agent.source import FolderSource
+from netpol_agent.start import only_one
 from netpol_compiler import wire
 from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import Family
@@ -67,7 +69,7 @@ class Node:
 
     def agent(self, kind: BackendKind | None = None) -> Agent:
         source = FolderSource("n1", self.objects.root, self.ir.root)
-        return Agent(AgentOptions("n1", self.root / "reports", kind), source, Processes())
+        return Agent(AgentOptions("n1", kind), source, FolderReporter(self.root / "reports", "n1"), Processes())
 
     def process(self) -> subprocess.Popen[bytes]:
         folders = [x for f in ("objects", "ir", "reports") for x in (f"--{f}", str(self.root / f))]
@@ -177,14 +179,21 @@ def test_a_running_agent_repairs_a_flushed_table_and_counts_it(tmp_path: Path) -
 
 def test_a_second_agent_for_the_same_node_does_not_run(tmp_path: Path) -> None:
     with (
-        only_one(tmp_path, "n1"),
-        only_one(tmp_path, "n2"),
+        only_one(tmp_path, "n1.lock", "n1"),
+        only_one(tmp_path, "n2.lock", "n2"),
         pytest.raises(AgentError, match="running already"),
-        only_one(tmp_path, "n1"),
+        only_one(tmp_path, "n1.lock", "n1"),
     ):
         pass
-    with only_one(tmp_path, "n1"):
+    with only_one(tmp_path, "n1.lock", "n1"):
         pass
+
+
+def test_a_lock_that_cannot_be_made_is_said_with_its_place_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AgentError, match="keeps a second agent off node n1") as caught, only_one(tmp_path / "file", "l", "n1"):
+        pass
+    assert "hostPath" in caught.value.remedy
 
 
 @isolated

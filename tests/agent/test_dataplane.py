@@ -254,7 +254,7 @@ def test_a_set_that_a_foreign_rule_holds_is_removed_later() -> None:
     plane.sync(ruleset(sets=("peers", "old")))
     shell(f"iptables-nft -A INPUT -m set --match-set {set_name('old', Family.V4)} src -j RETURN")
     result = plane.sync(ruleset())
-    assert (result.failures, result.pending, plane.behind(ruleset())) == ((), True, False)
+    assert (result.failures, result.pending, bool(plane.behind(ruleset()))) == ((), True, False)
     shell("iptables-nft -F INPUT")
     assert plane.retry_at is not None
     now[0] = plane.retry_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -31,12 +31,7 @@ def compiled(value: Policy) -> tuple[CompiledPolicy, str]:
 WEB = policy("shop", "web", {"app": "web"}, ingress=[allow(pods(app="friend"))])
 WEB_IR, FRIENDS = compiled(WEB)
 OTHER_IR, OTHERS = compiled(policy("shop", "web", {"app": "web"}, ingress=[allow(pods(app="other"))]))
-SPECS = {
-    FRIENDS: policy_set.spec
-    for policy_set in compile_cluster(
-        Cluster(policies={WEB.key: WEB}, namespaces={"shop": Namespace("shop", Labels())})
-    ).sets.values()
-}
+SPEC = compile_cluster(Cluster(policies={WEB.key: WEB}, namespaces={"shop": Namespace("shop", Labels())})).sets[FRIENDS].spec
 
 
 def policy_object(value: CompiledPolicy = WEB_IR, **needs: int) -> Json:
@@ -46,8 +41,7 @@ def policy_object(value: CompiledPolicy = WEB_IR, **needs: int) -> Json:
 
 
 def set_objects(name: str, version: int, *slices: tuple[str, ...]) -> list[Json]:
-    spec = replace(SPECS[FRIENDS])
-    value = AddressSet(name, spec, frozenset(address(t) for part in slices for t in part))
+    value = AddressSet(name, SPEC, frozenset(address(t) for part in slices for t in part))
     found = []
     for index, part in enumerate(slices):
         document = wire.slice_to_wire(value, index, len(slices), [address(t) for t in part])

@@ -175,8 +175,8 @@ class NodeCompiler:
             if not complete and old is not None:
                 continue
             # A new policy isolates at once; through sets that are still missing it allows nothing (fail closed).
+            self._policies[key] = policy  # an equal one too: how its digest is made may have changed
             if old != policy:
-                self._policies[key] = policy
                 self._dirty_pods |= self._selection.set_policy(policy)
                 self._dirty_policies[key.namespace].add(key.name)
             if complete:
