@@ -43,6 +43,8 @@ VALUES = {
         "viewer.subjects[1].kind=ServiceAccount",
         "viewer.subjects[1].name=dashboard",
         "viewer.subjects[1].namespace=tools",
+        "viewer.proxySubjects[0].kind=User",
+        "viewer.proxySubjects[0].name=somebody",
     ),
     "as little as possible": (
         "operator.replicas=1",

@@ -17,7 +17,7 @@ from netpol_kube import resources
 
 ACCOUNTS = {who: f"system:serviceaccount:{NAMESPACE}:npctl-{who}" for who in ("operator", "agent")}
 PERSON = "person-who-looks"
-VIEWERS = ("viewer.subjects[0].kind=User", f"viewer.subjects[0].name={PERSON}")
+VIEWERS = tuple(f"viewer.{who}[0].{part}" for who in ("subjects", "proxySubjects") for part in ("kind=User", f"name={PERSON}"))
 READ = "get,list,watch"
 
 # Who, verbs, what (RESOURCE.GROUP/SUBRESOURCE), then perhaps `in NAMESPACE` and `named NAME`.
@@ -41,6 +41,7 @@ agent     get                         nodes  named node-1
 viewer    {READ}                      pods
 viewer    {READ}                      networkpolicies.networking.k8s.io
 viewer    {READ}                      nodereports.npctl.dev
+viewer    get                         leases.coordination.k8s.io  in {NAMESPACE} named npctl-operator
 viewer    get                         pods/proxy  in {NAMESPACE}
 """
 
@@ -89,6 +90,8 @@ viewer    create,update,patch,delete  networkpolicies.networking.k8s.io  in shop
 viewer    get                         pods/proxy  in shop
 viewer    create,update               pods/proxy  in {NAMESPACE}
 viewer    create                      pods/exec  in {NAMESPACE}
+viewer    {READ}                      leases.coordination.k8s.io  in kube-system
+viewer    update                      leases.coordination.k8s.io  in {NAMESPACE} named npctl-operator
 """
 
 
