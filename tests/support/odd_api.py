@@ -1,0 +1,102 @@
+"""A server that answers as an API server should not: for what a real one cannot be made to do. Real HTTP on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from netpol_kube.client import ApiClient
+from netpol_kube.credentials import Credentials
+
+Json = dict[str, Any]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def thing(name: str, version: int, **labels: str) -> Json:
+    metadata = {"name": name, "namespace": "n", "uid": f"uid-{name}", "resourceVersion": str(version), "labels": labels}
+    return {"metadata": metadata}
+
+
+def page(version: int, *items: Json, more: str = "") -> Json:
+    return {"metadata": {"resourceVersion": str(version), "continue": more}, "items": list(items)}
+
+
+def status(code: int, reason: str = "") -> Json:
+    return {"kind": "Status", "code": code, "reason": reason, "message": f"{reason or code}, says the test"}
+
+
+def answer(data: Any, code: int = 200, **headers: str) -> Answer:
+    """Plain JSON."""
+
+    async def give(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=json.dumps(data), status=code, headers=headers, content_type="application/json")
+
+    return give
+
+
+def half(data: Any) -> Answer:
+    """The beginning of an answer, then the connection breaks."""
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        content = json.dumps(data).encode()
+        response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+        await response.prepare(request)
+        await response.write(content[: len(content) // 2])
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    return give
+
+
+def stream(*lines: Any, then: str = "end") -> Answer:
+    """A watch: events as (type, object), or bytes as they are. `then`: end, hang, or break."""
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for line in lines:
+            text = line if isinstance(line, bytes) else json.dumps({"type": line[0], "object": line[1]}).encode() + b"\n"
+            await response.write(text)
+        if then == "hang":
+            await asyncio.Event().wait()
+        if then == "break":
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    return give
+
+
+class OddApi:
+    """Gives `lists` and `watches` in their order, the last one again and again. `asked` are the queries as they came."""
+
+    def __init__(self, lists: list[Answer], watches: list[Answer]) -> None:
+        self.lists, self.watches = lists, watches
+        self.asked: list[dict[str, str]] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(dict(request.query))
+        script = self.watches if "watch" in request.query else self.lists
+        give = script.pop(0) if len(script) > 1 else script[0]
+        return await give(request)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[ApiClient]:
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", self.handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        try:
+            async with ApiClient(Credentials(f"http://127.0.0.1:{port}")) as client:
+                yield client
+        finally:
+            await runner.cleanup()
