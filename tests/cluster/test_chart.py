@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from typing import Any
 
@@ -15,6 +17,7 @@ from chart import CHART, NAMESPACE, Object, helm, of_kind, rendered, template
 from kubectl import Kubectl
 
 TOP = CHART.parents[1]
+NPCTL = (sys.executable, "-m", "npctl")
 
 VALUES = {
     "as it comes": (),
@@ -269,6 +272,15 @@ def test_what_is_chosen_reaches_the_programs() -> None:
         metadata = found["spec"]["template"]["metadata"]
         assert metadata["annotations"]["prometheus.io/port"] == port
         assert metadata["labels"]["team"] == "net"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_the_programs_know_every_option_that_they_are_given(kind: str) -> None:
+    (container,) = _pod(rendered(*VALUES["everything chosen"]), kind)["containers"]
+    known = subprocess.run(
+        [*NPCTL, container["args"][0], "--help"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert [word for word in container["args"] if word.startswith("--") and f"{word} " not in known] == []
 
 
 def test_before_uninstalling_the_agents_clean_up_and_enforce_no_more() -> None:

@@ -36,7 +36,7 @@ operator  get,update                  leases.coordination.k8s.io  in {NAMESPACE}
 agent     {READ}                      pods
 agent     {READ}                      addresssets.npctl.dev
 agent     {READ}                      compiledpolicies.npctl.dev
-agent     get,create,update,patch     nodereports.npctl.dev
+agent     create,patch                nodereports.npctl.dev
 agent     get                         nodes  named node-1
 viewer    {READ}                      pods
 viewer    {READ}                      networkpolicies.networking.k8s.io
@@ -80,7 +80,7 @@ agent     update,patch                nodes/status
 agent     create,update,patch,delete  addresssets.npctl.dev
 agent     create,update,patch,delete  compiledpolicies.npctl.dev  in shop
 agent     update,patch                compiledpolicies.npctl.dev/status  in shop
-agent     list,watch,delete           nodereports.npctl.dev
+agent     {READ},update,delete  nodereports.npctl.dev
 agent     get,create,update           leases.coordination.k8s.io  in {NAMESPACE}
 agent     create,patch                events  in shop
 agent     create                      serviceaccounts/token  in {NAMESPACE}
@@ -204,6 +204,10 @@ def _report(node: str) -> Object:
     return {"apiVersion": resources.API_VERSION, "kind": "NodeReport", "metadata": {"name": node}, "status": status}
 
 
+def _changed(report: Object) -> Object:
+    return {**report, "status": {**report["status"], "syncs": 1}}
+
+
 def _removed(rights: Kubectl, names: Iterable[str]) -> None:
     for name in names:
         rights("delete", "-n", NAMESPACE, name, "--ignore-not-found", "--force", "--grace-period=0")
@@ -232,19 +236,20 @@ def token(rights: Kubectl) -> Iterator[str]:
 
 
 def test_an_agent_writes_the_report_of_its_own_node_and_of_no_other(rights: Kubectl, token: str) -> None:
-    as_agent = f"--token={token}"
-    assert rights("auth", "whoami", as_agent, "-o", "jsonpath={.status.userInfo.username}") == ACCOUNTS["agent"]
+    as_agent = (f"--token={token}", "apply", "--server-side", "--force-conflicts", "-f", "-")
+    assert rights("auth", "whoami", f"--token={token}", "-o", "jsonpath={.status.userInfo.username}") == ACCOUNTS["agent"]
 
     def refuses() -> bool:
-        dry = rights.run("create", as_agent, "--dry-run=server", "-f", "-", objects=[_report("guarded-2")])
+        dry = rights.run(*as_agent, "--dry-run=server", objects=[_report("guarded-2")])
         return "the agent of node guarded-1 writes no report of node guarded-2" in dry.stderr
 
     rights.until(refuses, "the guard is in force")
-    rights("create", as_agent, "-f", "-", objects=[_report("guarded-1")])
-    rights("replace", as_agent, "-f", "-", objects=[_report("guarded-1")])
+    rights(*as_agent, objects=[_report("guarded-1")])
+    rights(*as_agent, objects=[_changed(_report("guarded-1"))])
     rights("create", "-f", "-", objects=[_report("guarded-2")])
-    rights.refused("replace", as_agent, "-f", "-", objects=[_report("guarded-2")])
-    rights.refused("delete", as_agent, "nodereport/guarded-1")
+    assert "writes no report of node guarded-2" in rights.refused(*as_agent, objects=[_changed(_report("guarded-2"))])
+    assert json.loads(rights("get", "nodereport/guarded-1", "-o", "json"))["status"]["syncs"] == 1
+    assert json.loads(rights("get", "nodereport/guarded-2", "-o", "json"))["status"]["syncs"] == 0
 
 
 def test_a_token_that_is_of_no_pod_says_no_node_and_is_not_guarded(rights: Kubectl, token: str) -> None:
