@@ -60,6 +60,10 @@ def version() -> str:
 
 def build() -> Path:
     """The archive's path, after building what is not there yet. Raises StepError."""
+    if subprocess.run(as_root(["true"]), capture_output=True, check=False).returncode:
+        raise StepError(
+            "an image's files belong to root, and neither is this root nor does sudo let it through without a password"
+        )
     archive = OUT / f"npctl-{version()}.tar"
     OUT.mkdir(parents=True, exist_ok=True)
     folder = cache_root() / "image"
