@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
-from chart import CHART, NAMESPACE, Object, helm, of_kind, rendered, template
+from chart import CHART, NAMESPACE, RELEASE, Object, helm, of_kind, rendered, template
+from cluster_api import Cluster
 from kubectl import Kubectl
 
 TOP = CHART.parents[1]
@@ -281,6 +283,32 @@ def test_the_programs_know_every_option_that_they_are_given(kind: str) -> None:
         [*NPCTL, container["args"][0], "--help"], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert [word for word in container["args"] if word.startswith("--") and f"{word} " not in known] == []
+
+
+def test_helm_installs_it_once_upgrades_it_and_takes_it_away(start_api: Callable[..., Cluster]) -> None:
+    cluster = start_api()
+    where = (str(CHART), f"--kubeconfig={cluster.kubeconfig}", "--namespace")
+    # The lab has applied the chart's rights already, without helm.
+    done = helm("install", RELEASE, *where, NAMESPACE, "--take-ownership")
+    assert done.returncode == 0, done.stderr
+    assert "2 operators, and an agent on every node" in done.stdout
+
+    second = helm("install", "second", *where, "elsewhere", "--create-namespace")
+    assert "exists and cannot be imported into the current release" in second.stderr
+
+    done = helm("upgrade", RELEASE, *where, NAMESPACE, "--reset-then-reuse-values", "--set", "agent.cleanup=true")
+    assert done.returncode == 0, done.stderr
+    assert "Wait until it is done everywhere, then uninstall" in done.stdout
+    agents = cluster.get("daemonset/npctl-agent", "-n", NAMESPACE)["spec"]["template"]["spec"]
+    assert [c["name"] for c in agents["initContainers"]] == ["cleanup"]
+
+    done = helm("uninstall", RELEASE, *where[1:], NAMESPACE)
+    assert done.returncode == 0, done.stderr
+    kinds = "deployments,daemonsets,poddisruptionbudgets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
+    kinds += ",validatingadmissionpolicies,validatingadmissionpolicybindings"
+    assert cluster.items(kinds, "-A", "-l", "app.kubernetes.io/name=npctl") == []
+    definitions = cluster.items("crd", "-l", "app.kubernetes.io/name=npctl")
+    assert len(definitions) == 3, "what agents and people have is not taken away with the programs"
 
 
 def test_before_uninstalling_the_agents_clean_up_and_enforce_no_more() -> None:
