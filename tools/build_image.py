@@ -14,12 +14,11 @@ the archive belongs to the caller. Mounts are made in a namespace of their own, 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import re
 import subprocess
 import sys
-import tarfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -64,11 +63,32 @@ def build() -> Path:
         raise StepError(
             "an image's files belong to root, and neither is this root nor does sudo let it through without a password"
         )
-    archive = OUT / f"npctl-{version()}.tar"
+    archive, stamp = OUT / f"npctl-{version()}.tar", OUT / f"npctl-{version()}.made-of"
     OUT.mkdir(parents=True, exist_ok=True)
     folder = cache_root() / "image"
     with only_one(folder / "lock", "the image"):
-        return Builder(folder, storage_driver(folder)).archive(archive)
+        base = folder / "base.tar"
+        fresh = base.exists() and time.time() - base.stat().st_mtime < _KEEP_SECONDS
+        wanted = fingerprint()
+        if not (fresh and archive.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
+            stamp.unlink(missing_ok=True)
+            Builder(folder, storage_driver(folder)).build(base, fresh, archive)
+            stamp.write_text(wanted, encoding="utf-8")
+    return archive
+
+
+def fingerprint() -> str:
+    """Changes with the Dockerfile, and with whatever .dockerignore lets it see."""
+    ignore = TOP / ".dockerignore"
+    seen = [TOP / line[1:] for line in ignore.read_text(encoding="utf-8").splitlines() if line.startswith("!")]
+    files = {
+        file for place in seen for file in (place.rglob("*") if place.is_dir() else [place]) if "__pycache__" not in file.parts
+    }
+    digest = hashlib.sha256()
+    for file in sorted({TOP / "Dockerfile", ignore, *files}):
+        if file.is_file():
+            digest.update(f"{file.relative_to(TOP)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +98,16 @@ class Builder:
     folder: Path
     driver: str
 
-    def archive(self, archive: Path) -> Path:
-        base = self.folder / "base.tar"
-        if not base.exists() or time.time() - base.stat().st_mtime > _KEEP_SECONDS:
+    def build(self, base: Path, fresh: bool, archive: Path) -> None:
+        if not fresh:
             self._forget()
             self._make_base(base)
         if not self._has_base():
-            options = ["--tag", BASE, "--file", "-", str(self.folder)]
-            step("image of that Debian", self._buildah("build", "--isolation", "chroot", *options), given=_BASE_DOCKERFILE)
-        made = self._run_dockerfile()
-        if not archive.exists() or image_of(archive) != made:
-            self._write(made, archive)
+            options = ["--isolation=chroot", f"--tag={BASE}", "--file=-", str(self.folder)]
+            step("image of that Debian", self._buildah("build", *options), given=_BASE_DOCKERFILE)
+        self._write(self._run_dockerfile(), archive)
         if self.driver == "vfs":
-            self._forget()  # each step that is kept would be a whole copy, which is too much
-        return archive
+            self._forget()  # what is kept would be whole copies, which is too much
 
     def _make_base(self, base: Path) -> None:
         """What debian:bookworm-slim is: the required packages and apt; no manuals, no translations."""
@@ -109,17 +125,10 @@ class Builder:
     def _run_dockerfile(self) -> str:
         """The id of the image that the Dockerfile gives."""
         out = self.folder / "image-id"
-        options = [
-            "--isolation",
-            "chroot",
-            "--network",
-            "host",
-            "--layers",
-            "--build-arg",
-            f"BASE=localhost/{BASE}",
-            *self._pip_options(),
-        ]
-        step("image, by the Dockerfile", self._buildah("build", *options, "--iidfile", str(out), str(TOP)))
+        # Where each kept step is a whole copy, keeping them takes longer than it saves.
+        steps = f"--layers={'true' if self.driver == 'overlay' else 'false'}"
+        options = ["--isolation=chroot", "--network=host", steps, f"--build-arg=BASE=localhost/{BASE}", *self._pip_options()]
+        step("image, by the Dockerfile", self._buildah("build", *options, f"--iidfile={out}", str(TOP)))
         return out.read_text(encoding="utf-8").strip()
 
     def _pip_options(self) -> list[str]:
@@ -182,14 +191,6 @@ def mirrors() -> list[str]:
     return [str(file) for file in files if file.exists() and re.search(r"(?m)^(deb |Types:)", file.read_text(encoding="utf-8"))][
         :1
     ]
-
-
-def image_of(archive: Path) -> str:
-    """The id of the image that a Docker archive holds, "sha256:...": its configuration's hash."""
-    with tarfile.open(archive) as tar:
-        manifest = tar.extractfile("manifest.json")
-        assert manifest is not None
-        return "sha256:" + str(json.load(manifest)[0]["Config"]).removesuffix(".json")
 
 
 if __name__ == "__main__":
