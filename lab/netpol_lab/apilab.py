@@ -22,8 +22,8 @@ from netpol_compiler.workloads import ObjectId
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab import chart, inforce, kubernetes_bin, networks, world
-from netpol_lab.accounts import Accounts
 from netpol_lab.apiserver import ApiServer, Object, State
+from netpol_lab.caretaker import Caretaker
 from netpol_lab.clusterapi import ClusterApi
 from netpol_lab.controlplane import APISERVER, ETCD, LOCAL, PORT, ControlPlane
 from netpol_lab.errors import LabError, LabTimeout
@@ -118,7 +118,7 @@ class ApiLab:
         await self._forwarder.start()
         await self._apply_nodes(self._nodes.state)
         self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._nodes, self._processes)
-        self._running = [asyncio.ensure_future(part.run()) for part in (Accounts(self._api.client), self._kubelets)]
+        self._running = [asyncio.ensure_future(part.run()) for part in (Caretaker(self._api.client), self._kubelets)]
 
     def _real(self, state: State) -> None:
         """What the kubelets made of the API's objects, with the machines that no object stands for."""

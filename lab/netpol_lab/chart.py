@@ -33,10 +33,11 @@ def chart_folder() -> Path:
     raise LabError("npctl's chart is not here: this installation lacks charts/npctl")
 
 
-def rendered(helm: Path, values: Mapping[str, Any], home: Path) -> list[dict[str, Any]]:
-    """The chart's objects with these values. Raises LabError with helm's own words."""
+def rendered(helm: Path, values: Mapping[str, Any], version: str, home: Path) -> list[dict[str, Any]]:
+    """The chart's objects with these values, for an API server of `version`. Raises LabError with helm's own words."""
     command = [
-        str(helm), "template", RELEASE, str(chart_folder()), "--namespace", NAMESPACE, "--include-crds", "--values", "-",
+        str(helm), "template", RELEASE, str(chart_folder()), "--namespace", NAMESPACE, "--kube-version", version,
+        "--include-crds", "--values", "-",
     ]  # fmt: skip
     env = {"PATH": "/usr/bin:/bin", "HOME": str(home)}
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, env=env, cwd="/", check=False)

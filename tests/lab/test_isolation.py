@@ -4,57 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from host import host_state, is_zombie, processes_of
 from netpol_lab import client as client_module
 from netpol_lab import machine
 from netpol_lab.client import LabClient
 from netpol_lab.errors import LabError, LabForbidden, LabMissing
 
 pytestmark = pytest.mark.kernel
-
-HOST_STATE = (
-    ("ip", "-details", "link"),
-    ("ip", "address"),
-    ("ip", "route", "show", "table", "all"),
-    ("ip", "netns"),
-    ("iptables-legacy-save",),
-    ("ip6tables-legacy-save",),
-    ("iptables-nft-save",),
-    ("nft", "list", "ruleset"),
-    ("ipset", "save"),
-)
-
-
-def host_state() -> dict[str, str]:
-    """What the machine itself has; commands that this user may not run there say the same each time."""
-    env = {**os.environ, "PATH": machine.search_path(), "LC_ALL": "C"}
-    found = {}
-    for command in HOST_STATE:
-        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-        # Comment lines carry the time of day.
-        found[" ".join(command)] = "\n".join(x for x in (done.stdout + done.stderr).splitlines() if not x.startswith("#"))
-    found["mounts"] = Path("/proc/self/mountinfo").read_text()
-    found["forwarding"] = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    return found
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Processes whose command line names the lab's folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(folder).encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # it ended meanwhile
-    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -96,7 +58,7 @@ def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who
     children = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
     os.kill(starter if who == "starter" else int(children[0]), signal.SIGKILL)
     assert wait_until(lambda: not lab.is_up())
-    assert wait_until(lambda: all(_is_zombie(p) for p in processes_of(lab.folder)))
+    assert wait_until(lambda: all(is_zombie(p) for p in processes_of(lab.folder)))
     assert host_state() == before
     with pytest.raises(LabMissing):
         lab.status()
@@ -104,13 +66,6 @@ def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who
     assert not lab.folder.exists()
     lab.up(_small(), agents=False)
     assert lab.is_up()
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def _small() -> list[dict[str, object]]:

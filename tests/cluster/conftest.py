@@ -1,0 +1,102 @@
+"""Labs on a real API server, one of each kind for all tests of a process; skipped, with the reason, where they cannot run."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_api import Cluster, nodes
+from kubectl import Kubectl
+from netpol_lab import kubernetes_bin
+from netpol_lab.client import LabClient
+from netpol_lab.errors import LabLacksPrograms
+
+HERE = Path(__file__).parent
+STARTERS = ("cluster", "bare", "start_api")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all of them, since they share a lab; those that start one need namespaces."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+            if set(STARTERS) & set(getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.kernel)
+
+
+def _require_programs() -> None:
+    """Skip where etcd and its like are not built; fail where everything must run, as in CI."""
+    try:
+        kubernetes_bin.find()
+    except LabLacksPrograms as error:
+        if os.environ.get("NPCTL_REQUIRE_KERNEL"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def lab_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's labs live."""
+    return tmp_path_factory.mktemp("labs")
+
+
+def _client(root: Path, name: str) -> LabClient:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPCTL_LAB_DIR", str(root))
+        return LabClient(name)
+
+
+def _lab(root: Path, name: str, **options: Any) -> Iterator[Cluster]:
+    _require_programs()
+    client = _client(root, name)
+    try:
+        client.up(options.pop("objects", nodes(111, 112, 113)), api=True, limit=options.pop("limit", 90), **options)
+        yield Cluster(client)
+    finally:
+        client.down()
+
+
+@pytest.fixture(scope="session")
+def cluster(lab_root: Path) -> Iterator[Cluster]:
+    """Three nodes with the chart's operator and agents. For all tests: leave nothing behind, and all programs running."""
+    yield from _lab(lab_root, "cluster")
+
+
+@pytest.fixture(scope="session")
+def bare(lab_root: Path) -> Iterator[Cluster]:
+    """Two nodes, the chart's definitions and rights, and no program of npctl: nobody touches what a test writes."""
+    yield from _lab(lab_root, "bare", objects=nodes(111, 112), agents=False)
+
+
+@pytest.fixture(scope="session")
+def kubectl(bare: Cluster) -> Kubectl:
+    """kubectl of the bare lab."""
+    return Kubectl(bare.kubeconfig)
+
+
+@pytest.fixture
+def start_api(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Starts labs of a test's own: `start_api(name, **options of LabClient.up)`."""
+    running: list[Iterator[Cluster]] = []
+
+    def start(name: str = "own", **options: Any) -> Cluster:
+        running.append(_lab(tmp_path, name, **{"objects": nodes(111, 112), "agents": False, **options}))
+        return next(running[-1])
+
+    yield start
+    for lab in running:
+        next(lab, None)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own in `cluster`, gone at the end with everything in it."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--timeout=60s", limit=90)
