@@ -80,6 +80,12 @@ class _Standing(Collector):
             for number, count in report.sizes[kind].items():
                 family.add_metric([f"ipv{number}"], count)
             yield family
+        revisions = GaugeMetricFamily(
+            f"{PREFIX}_revision", "The API server's revisions up to which all is programmed.", labels=["kind"]
+        )
+        for kind, revision in report.revisions.items():
+            revisions.add_metric([kind], float(revision or 0))
+        yield revisions
         info = GaugeMetricFamily(f"{PREFIX}_info", "What runs here.", labels=["version", "backend"])
         info.add_metric([own_version(), report.backend.value], 1)
         yield info

@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiohttp
+
 from netpol_compiler.workloads import ObjectId
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, KubeError
@@ -37,6 +39,7 @@ from netpol_lab.processes import Processes
 T = TypeVar("T")
 Tell = Callable[[str], None]
 _POLL = 0.05
+_AGENT_SECONDS = 2.0
 _NODE_LABELS = {"kubernetes.io/os": "linux"}
 
 
@@ -220,8 +223,26 @@ class ApiLab:
         async def every(path: str) -> tuple[Object, ...]:
             return tuple([item async for page in self._api.client.pages(path) for item in page.items])
 
-        lists = await asyncio.gather(*map(every, inforce.PATHS.values()))
-        return inforce.Reading(**dict(zip(inforce.PATHS, lists, strict=True)))
+        lists = dict(zip(inforce.PATHS, await asyncio.gather(*map(every, inforce.PATHS.values())), strict=True))
+        # After the lists: an agent that is up to them then is up to them.
+        return inforce.Reading(**lists, revisions=await self._agents_revisions())
+
+    async def _agents_revisions(self) -> dict[str, dict[str, int]]:
+        """What each node's agent says of itself; nothing of those that do not answer."""
+        nodes = self._nodes.state.topology.nodes.values()
+        urls = {n.name: f"http://{networks.in_url(n.addresses[0])}:{inforce.AGENT_PORT}/metrics" for n in nodes}
+        timeout = aiohttp.ClientTimeout(total=_AGENT_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+
+            async def asked(url: str) -> str | None:
+                try:
+                    async with session.get(url) as answer:
+                        return await answer.text() if answer.status == 200 else None
+                except (aiohttp.ClientError, OSError, TimeoutError):
+                    return None
+
+            texts = dict(zip(urls, await asyncio.gather(*map(asked, urls.values())), strict=True))
+        return {name: inforce.revisions_of(text) for name, text in texts.items() if text is not None}
 
     # Programs
 

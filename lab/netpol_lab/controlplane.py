@@ -24,7 +24,7 @@ import yaml
 from netpol_compiler.addresses import Address, Network
 from netpol_compiler.workloads import ExpandOptions
 from netpol_kube.credentials import Credentials
-from netpol_lab import dns, kubernetes_bin
+from netpol_lab import dns, kubernetes_bin, networks
 from netpol_lab.certificates import make_keys
 from netpol_lab.errors import LabError, LabTimeout
 from netpol_lab.model import Families, LabHost
@@ -65,8 +65,7 @@ class ControlPlane:
     @property
     def server(self) -> str:
         """The server's URL for everybody inside the lab."""
-        address = self._host.addresses[0]
-        return f"https://{f'[{address}]' if address.version == 6 else address}:{PORT}"
+        return f"https://{networks.in_url(self._host.addresses[0])}:{PORT}"
 
     def credentials(self, server: str = "") -> Credentials:
         """An administrator's, at `server` (default: as everybody inside the lab calls it)."""

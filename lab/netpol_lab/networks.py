@@ -79,6 +79,11 @@ def address_lines(addresses: Iterable[Address], device: str) -> list[str]:
     return [f"addr add {a}/{onlink_prefix(a)} dev {device}{' nodad' if a.version == 6 else ''}" for a in addresses]
 
 
+def in_url(address: Address) -> str:
+    """The address as a URL has it."""
+    return f"[{address}]" if address.version == 6 else address.text
+
+
 def onlink(one: Address, other: Address) -> bool:
     """Whether machines with these addresses reach each other without a router."""
     return one.version == other.version and network_of(one, onlink_prefix(one)) == network_of(other, onlink_prefix(other))
