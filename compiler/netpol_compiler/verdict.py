@@ -12,7 +12,7 @@ from enum import Enum
 from netpol_compiler.addresses import Address
 from netpol_compiler.ir import IR, AddressSet, CompiledPolicy, CompiledRule, Endpoint
 from netpol_compiler.kinds import Direction, Protocol
-from netpol_compiler.objects import Cluster, Connection, Key, Pod
+from netpol_compiler.objects import Cluster, Connection, Key, Labels, Pod
 
 
 class Reason(str, Enum):
@@ -86,6 +86,7 @@ class Judge:
     def __init__(self, ir: IR, cluster: Cluster) -> None:
         self._ir = ir
         self._holders = holders(cluster.pods.values())
+        self._isolating: dict[tuple[str, Labels, Direction], tuple[CompiledPolicy, ...]] = {}
         self._by_namespace: dict[str, list[CompiledPolicy]] = {}
         for key in sorted(ir.policies):
             self._by_namespace.setdefault(key.namespace, []).append(ir.policies[key])
@@ -98,11 +99,14 @@ class Judge:
         """The policies that isolate `pod` in `direction`, by name. Empty: not isolated."""
         if not pod.is_endpoint:
             return ()
-        return tuple(
-            p
-            for p in self._by_namespace.get(pod.key.namespace, ())
-            if direction in p.directions and p.pod_selector.matches(pod.labels)
-        )
+        alike = (pod.key.namespace, pod.labels, direction)  # selectors see nothing else of a pod
+        if alike not in self._isolating:
+            self._isolating[alike] = tuple(
+                p
+                for p in self._by_namespace.get(pod.key.namespace, ())
+                if direction in p.directions and p.pod_selector.matches(pod.labels)
+            )
+        return self._isolating[alike]
 
     def judge(self, connection: Connection) -> Verdict:
         source = None if connection.source_node else self._holders.get(connection.source)

@@ -23,7 +23,7 @@ _RULES = "Also the pod's chains and sets: as its node's kernel has them, with pa
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`, in the order of its help."""
-    for command in (explain, matrix, lint):
+    for command in (explain, matrix, lint, diff):
         app.command()(command)
     app.command("compile")(compile_)
 
@@ -88,6 +88,35 @@ def lint(
     from npctl.origin import Origin
 
     run(Origin(tuple(files or ()), kubeconfig, context, namespace, all_namespaces), strict, codes, output)
+
+
+def diff(
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filename", "-f", metavar="PATH", help="The change: policies, and labels of Namespaces and Pods. Repeatable."
+        ),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="The change is to delete the policies of -f.")] = False,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base", metavar="PATH", help="Files that say what there is now, in place of the live cluster. Repeatable."
+        ),
+    ] = None,
+    namespace: options.ClusterNamespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    output: options.Output = Format.TABLE,
+) -> None:
+    """Which connections a change would open or shut, before it is applied. Exit code 0: none, 1: some.
+
+    All pods, ports and protocols are covered, and the world outside by one address for each part of it that a rule tells apart.
+    """
+    from npctl.diff_command import run
+    from npctl.origin import Origin
+
+    run(files or [], Origin(tuple(base or ()), kubeconfig, context, namespace), delete, output)
 
 
 def compile_(
