@@ -15,7 +15,6 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -89,15 +88,15 @@ class Server:
     """`Endpoints` on a port."""
 
     def __init__(self, endpoints: Endpoints) -> None:
-        self._server = web.Server(endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
-        self._open: deque[asyncio.Protocol] = deque()
+        self._endpoints = endpoints
+        self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; an empty host is every address. Returns the port. Raises AgentError."""
-        loop = asyncio.get_running_loop()
+        server = self._server = web.Server(self._endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
         try:
-            self._listener = await loop.create_server(self._accept, host or None, port)
+            self._listener = await asyncio.get_running_loop().create_server(lambda: self._accept(server), host or None, port)
         except OSError as error:
             raise AgentError(f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --http") from error
         return int(self._listener.sockets[0].getsockname()[1])
@@ -105,22 +104,14 @@ class Server:
     async def stop(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        await self._server.shutdown(1.0)
+        if self._server is not None:
+            await self._server.shutdown(1.0)
 
-    def _accept(self) -> asyncio.Protocol:
-        handler = self._server()
-        self._open.append(handler)
-        if len(self._open) > CONNECTIONS:
-            self._open = deque(h for h in self._open if _transport(h) is not None or h is handler)
-        while len(self._open) > CONNECTIONS:
-            transport = _transport(self._open.popleft())
-            if transport is not None:
-                transport.abort()
-        return handler
-
-
-def _transport(handler: asyncio.Protocol) -> asyncio.Transport | None:
-    return getattr(handler, "transport", None)
+    def _accept(self, server: web.Server) -> asyncio.Protocol:
+        connections = server.connections
+        for oldest in connections[: max(0, len(connections) + 1 - CONNECTIONS)]:
+            oldest.force_close()
+        return server()
 
 
 def _pod_of(path: str) -> Key | None:
