@@ -94,9 +94,9 @@ class Server:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; an empty host is every address. Returns the port. Raises AgentError."""
-        server = self._server = web.Server(self._endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
+        self._server = _Bounded(self._endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
         try:
-            self._listener = await asyncio.get_running_loop().create_server(lambda: self._accept(server), host or None, port)
+            self._listener = await asyncio.get_running_loop().create_server(self._server, host or None, port)
         except OSError as error:
             raise AgentError(f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --http") from error
         return int(self._listener.sockets[0].getsockname()[1])
@@ -107,11 +107,15 @@ class Server:
         if self._server is not None:
             await self._server.shutdown(1.0)
 
-    def _accept(self, server: web.Server) -> asyncio.Protocol:
-        connections = server.connections
-        for oldest in connections[: max(0, len(connections) + 1 - CONNECTIONS)]:
+
+class _Bounded(web.Server):
+    """aiohttp's server, which ends its oldest connections when there are too many."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        connections = self.connections
+        for oldest in connections[: max(0, len(connections) - CONNECTIONS)]:
             oldest.force_close()
-        return server()
 
 
 def _pod_of(path: str) -> Key | None:
