@@ -27,7 +27,8 @@ def policies_in_force(compiler: NodeCompiler, behind: Behind) -> dict[str, str]:
             chosen |= policies
             if behind and policies and _lacks(compiler, pod, behind):
                 late |= policies
-    return {str(key): compiler.policies[key].digest for key in sorted(chosen - late)}
+    # What has no digest was not published: it only stands for what is not known yet.
+    return {str(key): digest for key in sorted(chosen - late) if (digest := compiler.policies[key].digest)}
 
 
 def _lacks(compiler: NodeCompiler, pod: Pod, behind: Behind) -> bool:

@@ -3,7 +3,7 @@
     pods of this node --+
     policies -----------+--> who selects whom --> ready? --> Inbox (one step)
     address sets -------+                           |
-         ^------------------- fetches <-------------+
+         ^--- sets by name, policies by namespace <-+
 
 A policy matters here when it selects a live pod of this node. It is handed over when each set that it needs was seen at least as
 new as it was published with. What happens while a set is late is the one hard question, and the rule is: what is in force stays
@@ -25,11 +25,13 @@ from typing import Any
 
 from netpol_agent.complaints import Complaints
 from netpol_agent.inbox import Inbox, Standing
+from netpol_agent.kube_namespaces import NEVER, UNKNOWN, Namespaces, placeholder
 from netpol_agent.kube_policies import PolicyStore, Published
 from netpol_agent.kube_sets import SetStore
 from netpol_compiler.ir import AddressSet
 from netpol_compiler.objects import Key, Pod
 from netpol_compiler.parse import parse_pod
+from netpol_kube.resources import span_of
 
 Json = Mapping[str, Any]
 
@@ -38,7 +40,6 @@ HOLD_NEW, HOLD_OLD, HOLD_START = 0.2, 5.0, 5.0
 FETCH_AFTER, FETCH_LATE, FETCH_AGAIN = 0.01, 1.0, 5.0
 """Seconds until a set is fetched by name: one that the watch did not bring, whose span usually comes within this time; one that
 the watch brings, but too late; and again while the watch does not bring it."""
-NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -53,7 +54,8 @@ class _Waiting:
 class NodeInputs:
     """Feed it objects, then `settle`; `due` says when to call that again without news. Times are seconds of one clock."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, bucket: int) -> None:
+        """`bucket`: of this node, as in the labels of what the watch brings."""
         self.complaints = Complaints()
         self.complete = False
         self.watermark = 0
@@ -61,6 +63,9 @@ class NodeInputs:
         self._inbox = inbox
         self._sets = SetStore(self.complaints)
         self._policies = PolicyStore(self.complaints)
+        self.known = Namespaces()
+        self._bucket = bucket
+        self._placeholders: set[str] = set()
         self._synced_at: float | None = None
         self._pods: dict[Key, Pod] = {}
         self._told_pods: dict[Key, Pod] = {}
@@ -104,8 +109,17 @@ class NodeInputs:
         if key is not None:
             self._select_policy(key)
 
-    def gone_policy(self, key: Key) -> None:
+    def left_policy(self, key: Key) -> bool:
+        """A policy that the watch does not bring any more. Returns whether it must be asked for by name: answer with
+        `put_policy` and `known.unlabelled`, or with `gone_policy`."""
+        if key.namespace not in self._namespaces:
+            self.gone_policy(key, 0.0)
+            return False
+        return True
+
+    def gone_policy(self, key: Key, now: float) -> None:
         self._policies.gone(key)
+        self.known.lost(key.namespace, now)
         self._select_policy(key)
 
     def put_set(self, data: Json, now: float) -> None:
@@ -149,6 +163,23 @@ class NodeInputs:
         if name in self._users:
             self._fetch_at[name] = now + delay
 
+    # -- policies by namespace -------------------------------------------------------------------------
+
+    def listed(self, namespace: str, items: Iterable[Json], version: int, now: float) -> None:
+        """All policies of a namespace that `known` asked for, as of resourceVersion `version`."""
+        policies = list(items)
+        labelled = all(self._bucket in span_of(p["metadata"].get("labels") or {}) for p in policies)
+        if not self.known.listed(namespace, labelled, now):
+            return
+        there = {str(p["metadata"]["name"]) for p in policies}
+        for key, held in self._policies.held(namespace).items():
+            if key.name not in there and held <= version:
+                self._policies.gone(key)
+                self._select_policy(key)
+        for data in policies:
+            self.put_policy(data, now)
+        self._dirty_pods |= self._namespaces.get(namespace, set())
+
     # -- what goes out ---------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
@@ -159,7 +190,8 @@ class NodeInputs:
         policies, self._dirty_policies = self._dirty_policies | again, set()
         for key in sorted(policies):
             self._settle_policy(key, fresh, now)
-        held = {k for k in self._dirty_pods if k not in fresh and self._held(k)}
+        self._cover_unknown(now)
+        held = {k for k in self._dirty_pods if (k not in fresh and self._held(k)) or self._kept_back(k)}
         for key in self._dirty_pods - held:
             self._tell_pod(key)
         for name in self._dirty_sets:
@@ -173,6 +205,7 @@ class NodeInputs:
         times = [w.deadline for w in self._waiting.values() if w.deadline < NEVER]
         times += self._fetch_at.values()
         times += filter(None, [self.complaints.due(now)])
+        times += [t for t in (self.known.due(now),) if t < NEVER]
         if self._synced_at is not None and self._synced_at + HOLD_START > now:
             times.append(self._synced_at + HOLD_START)
         return min(times, default=None)
@@ -197,9 +230,11 @@ class NodeInputs:
         if not local:
             del self._namespaces[namespace]
             self._policies.close(namespace)
+            self.known.closed(namespace)
 
     def _open(self, namespace: str, now: float) -> None:
         self._policies.open(namespace, now)
+        self.known.opened(namespace, now)
         for key in self._policies.of(namespace):
             self._select_policy(key)
 
@@ -361,6 +396,25 @@ class NodeInputs:
             for policy, waiting in self._waiting.items()
         )
 
+    def _kept_back(self, key: Key) -> bool:
+        """Whether the pod waits, unknown to the kernel, for the list of its namespace's policies."""
+        pod = self._pods.get(key)
+        if pod is None or not _live(pod) or key in self._told_pods:
+            return False
+        return not self.known.known(key.namespace) and key.namespace not in self._placeholders
+
+    def _cover_unknown(self, now: float) -> None:
+        """Isolate the pods of namespaces whose policies do not come in time, and only as long as that lasts."""
+        wanted = set(self.known.overdue(now)) if self.complete else set()
+        for namespace in wanted - self._placeholders:
+            self._inbox.policy(Key(namespace, UNKNOWN), placeholder(namespace))
+            self._dirty_pods |= self._namespaces.get(namespace, set())
+            self.complaints.say(f"namespace {namespace}", f"namespace {namespace}: its policies are not known yet; isolated", now)
+        for namespace in self._placeholders - wanted:
+            self._inbox.policy(Key(namespace, UNKNOWN), None)
+            self.complaints.clear(f"namespace {namespace}")
+        self._placeholders = wanted
+
     def _tell_pod(self, key: Key) -> None:
         pod = self._pods.get(key)
         if pod is not None:
@@ -377,6 +431,8 @@ class NodeInputs:
         if self.complete or self._synced_at is None:
             return
         if self._policies.unread or any(self._sets.unread(name) for name in self._users):
+            return
+        if not self.known.all_known:
             return
         if not self._waiting or now >= self._synced_at + HOLD_START:
             self.complete = self._policies.sealing = True

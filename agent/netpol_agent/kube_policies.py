@@ -1,7 +1,8 @@
 """CompiledPolicies as one agent knows them: bytes for namespaces without a pod here, values for the others.
 
-In: CompiledPolicy objects of the whole cluster. Out: the policies of the namespaces that are open, which are those with a pod on
-this node. What cannot be understood keeps its last good state; one that never was understood is `unread`.
+In: CompiledPolicy objects of the node's bucket and of its pods' namespaces. Out: the policies of the namespaces that are open,
+which are those with a pod on this node. What cannot be understood keeps its last good state; one that never was understood is
+`unread`.
 """
 
 from __future__ import annotations
@@ -37,14 +38,21 @@ class PolicyStore:
     def __init__(self, complaints: Complaints) -> None:
         self.sealing = False
         self._bytes: dict[str, dict[str, bytes]] = {}
+        self._versions: dict[Key, int] = {}
         self._open: dict[str, dict[Key, Published]] = {}
         self._complaints = complaints
         self.unread: set[Key] = set()
         self._sealed: set[Key] = set()
 
     def put(self, data: Json, now: float) -> Key | None:
-        """A policy as the API has it. Returns its key, or None when nothing changed but its status."""
+        """A policy as the API has it. Returns its key, or None when nothing changed but its status, or it is older than ours."""
+        version = str(data["metadata"].get("resourceVersion") or "")
         key = Key(str(data["metadata"].get("namespace") or ""), str(data["metadata"]["name"]))
+        if version.isdigit():
+            # A list and the watch tell of one object, in any order.
+            if int(version) < self._versions.get(key, 0):
+                return None
+            self._versions[key] = int(version)
         content = wire.to_bytes({"spec": data.get("spec")})
         held = self._bytes.setdefault(key.namespace, {})
         if held.get(key.name) == content:
@@ -55,6 +63,7 @@ class PolicyStore:
         return key
 
     def gone(self, key: Key) -> None:
+        self._versions.pop(key, None)
         held = self._bytes.get(key.namespace, {})
         held.pop(key.name, None)
         if not held:
@@ -73,6 +82,11 @@ class PolicyStore:
         for name in self._bytes.get(namespace, {}):
             self._forget(Key(namespace, name))
         self._open.pop(namespace, None)
+
+    def held(self, namespace: str) -> dict[Key, int]:
+        """All policies of a namespace that were told of, with their resourceVersions."""
+        keys = (Key(namespace, name) for name in self._bytes.get(namespace, {}))
+        return {key: self._versions.get(key, 0) for key in keys}
 
     def of(self, namespace: str) -> Mapping[Key, Published]:
         """The policies of an open namespace; empty for any other."""

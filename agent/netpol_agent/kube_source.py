@@ -1,19 +1,20 @@
 """An agent's inputs from the Kubernetes API: three watches in the background thread, `NodeInputs` between them and the agent.
 
-    pods, spec.nodeName=NODE --+
-    CompiledPolicies, all -----+--> NodeInputs --> Inbox --eventfd--> the agent's loop
-    AddressSets of the bucket -+        |
-    AddressSets by name <---------------+
+    pods, spec.nodeName=NODE ------+
+    CompiledPolicies of the bucket +--> NodeInputs --> Inbox --eventfd--> the agent's loop
+    AddressSets of the bucket -----+        |
+    CompiledPolicies by namespace, <--------+
+    AddressSets by name
 
-All CompiledPolicies, because a pod's isolation must never wait for the operator to learn where the pod runs; of the sets only
-those that some node of this node's bucket needs, because they are what grows with the cluster.
+The watches bring only what a node of this node's bucket needs, because everything else grows with the cluster. A pod's isolation
+never waits for the operator to learn where the pod runs: what the labels do not bring yet is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from netpol_agent.background import Background
@@ -21,9 +22,18 @@ from netpol_agent.inbox import Inbox
 from netpol_agent.kube_inputs import NodeInputs
 from netpol_agent.source import Delta
 from netpol_compiler.objects import Key
-from netpol_kube.client import ApiClient, KubeError
+from netpol_kube.client import ApiClient, ApiError, KubeError
 from netpol_kube.reflector import Reflector
-from netpol_kube.resources import ADDRESS_SETS, COMPILED_POLICIES, PODS, SET_LABEL, bucket, span_label
+from netpol_kube.resources import (
+    ADDRESS_SETS,
+    COMPILED_POLICIES,
+    PODS,
+    SET_LABEL,
+    bucket,
+    compiled_policies_path,
+    compiled_policy_path,
+    span_label,
+)
 
 log = logging.getLogger("agent")
 
@@ -46,14 +56,17 @@ class KubeSource:
         self._background = background
         self._loop = background.loop
         self._inbox = Inbox()
-        self._inputs = NodeInputs(self._inbox)
+        self._inputs = NodeInputs(self._inbox, bucket(node))
         self._soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._fetches: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(FETCHES)
+        self._confirming: set[Key] = set()
         selectors = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
         self._pods = self._reflector(PODS, self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)), selectors[0])
-        self._policies = self._reflector(COMPILED_POLICIES, self._put_policy, lambda ns, n: self._gone_policy(Key(ns, n)), {})
+        self._policies = self._reflector(
+            COMPILED_POLICIES, self._put_policy, lambda ns, n: self._left_policy(Key(ns, n)), selectors[1]
+        )
         self._sets = self._reflector(ADDRESS_SETS, self._put_set, lambda _, n: self._left_set(n), selectors[1])
 
     def start(self) -> None:
@@ -113,8 +126,10 @@ class KubeSource:
         self._inputs.put_policy(data, self._loop.time())
         self._settle_soon()
 
-    def _gone_policy(self, key: Key) -> None:
-        self._inputs.gone_policy(key)
+    def _left_policy(self, key: Key) -> None:
+        if self._inputs.left_policy(key) and key not in self._confirming:
+            self._confirming.add(key)
+            self._do(self._confirm(key), f"confirming that policy {key} is gone")
         self._settle_soon()
 
     def _put_set(self, data: Json) -> None:
@@ -146,10 +161,15 @@ class KubeSource:
         }
         self._inputs.settle(now)
         for name in self._inputs.take_fetches(now):
-            task = self._loop.create_task(self._fetch(name), name=f"fetching set {name}")
-            self._fetches.add(task)
-            task.add_done_callback(self._fetches.discard)
+            self._do(self._fetch(name), f"fetching set {name}")
+        for namespace in self._inputs.known.take_asks(now):
+            self._do(self._ask(namespace), f"listing the policies of namespace {namespace}")
         self._again(now)
+
+    def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
 
     def _again(self, now: float) -> None:
         if self._timer is not None:
@@ -170,6 +190,42 @@ class KubeSource:
             self._inputs.unfetched(name, RETRY_SECONDS, self._loop.time())
         else:
             self._inputs.fetched(name, items, _number(version), self._loop.time())
+        self._settle_soon()
+
+    async def _ask(self, namespace: str) -> None:
+        """All policies of a namespace, whatever their labels."""
+        items: list[Json] = []
+        version = ""
+        try:
+            async with self._slots:
+                async for page in self._client.pages(compiled_policies_path(namespace)):
+                    items += page.items
+                    version = page.resource_version
+        except KubeError as error:
+            log.warning("listing the policies of namespace %s: %s", namespace, error)
+            self._inputs.known.unlisted(namespace, RETRY_SECONDS, self._loop.time())
+        else:
+            self._inputs.listed(namespace, items, _number(version), self._loop.time())
+        self._settle_soon()
+
+    async def _confirm(self, key: Key) -> None:
+        """Whether a policy that left the watch is gone, or has only lost our label. Until that is known it stays."""
+        while True:
+            try:
+                data = await self._client.get(compiled_policy_path(key))
+            except ApiError as error:
+                if error.is_not_found:
+                    self._inputs.gone_policy(key, self._loop.time())
+                    break
+                log.warning("policy %s: %s", key, error)
+            except KubeError as error:
+                log.warning("policy %s: %s", key, error)
+            else:
+                self._inputs.put_policy(data, self._loop.time())
+                self._inputs.known.unlabelled(key.namespace, self._loop.time())
+                break
+            await asyncio.sleep(RETRY_SECONDS)
+        self._confirming.discard(key)
         self._settle_soon()
 
     async def _look(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,12 +11,14 @@ import pytest
 from builders import address, allow, pods, policy
 from netpol_agent.inbox import Inbox
 from netpol_agent.kube_inputs import FETCH_AFTER, FETCH_AGAIN, HOLD_NEW, HOLD_OLD, HOLD_START, NodeInputs
+from netpol_agent.kube_namespaces import FIRST_DELAY, PATIENCE
 from netpol_agent.source import Delta
 from netpol_compiler import wire
 from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import AddressSet, CompiledPolicy
+from netpol_compiler.kinds import Direction
 from netpol_compiler.objects import Cluster, Key, Labels, Namespace, Policy
-from netpol_kube.resources import address_set_object, compiled_policy_object
+from netpol_kube.resources import address_set_object, compiled_policy_object, span_label
 
 Json = dict[str, Any]
 
@@ -51,10 +53,15 @@ def set_objects(name: str, version: int, *slices: tuple[str, ...]) -> list[Json]
     return found
 
 
-def pod_object(name: str, host: str = "", phase: str = "Running", host_network: bool = False, **labels: str) -> Json:
+def pod_object(
+    name: str, host: str = "", phase: str = "Running", host_network: bool = False, namespace: str = "shop", **labels: str
+) -> Json:
     status = {"phase": phase, "podIPs": [{"ip": host}] if host else []}
-    metadata = {"namespace": "shop", "name": name, "uid": name, "labels": labels}
+    metadata = {"namespace": namespace, "name": name, "uid": name, "labels": labels}
     return {"metadata": metadata, "spec": {"nodeName": "n1", "hostNetwork": host_network}, "status": status}
+
+
+BUCKET = 7
 
 
 @dataclass
@@ -64,6 +71,8 @@ class Desk:
     inputs: NodeInputs
     inbox: Inbox
     now: float = 100.0
+    answers: bool = True
+    """Whether a namespace that is asked for is answered at once, with nothing that the watch has not brought."""
 
     def pod(self, *args: Any, **kwargs: Any) -> Desk:
         self.inputs.put_pod(pod_object(*args, **kwargs), self.now)
@@ -85,6 +94,9 @@ class Desk:
     def take(self, after: float = 0.0) -> Delta:
         self.now += after
         self.inputs.settle(self.now)
+        for namespace in self.inputs.known.take_asks(self.now) if self.answers else ():
+            self.inputs.listed(namespace, (), -1, self.now)
+            self.inputs.settle(self.now)
         return self.inbox.take()
 
     @property
@@ -95,7 +107,7 @@ class Desk:
 @pytest.fixture
 def desk() -> Iterator[Desk]:
     inbox = Inbox()
-    yield Desk(NodeInputs(inbox), inbox)
+    yield Desk(NodeInputs(inbox, BUCKET), inbox)
     inbox.close()
 
 
@@ -144,7 +156,7 @@ def test_policies_of_namespaces_without_a_pod_here_are_not_even_parsed(desk: Des
 
 def test_a_deleted_policy_is_down_and_its_set_goes_with_it(running: Desk) -> None:
     running.set(FRIENDS, 5, ("10.0.0.2",)).policy().take()
-    running.inputs.gone_policy(WEB_IR.key)
+    running.inputs.gone_policy(WEB_IR.key, running.now)
     delta = running.take()
     assert (delta.policies_down, delta.sets_down) == ((WEB_IR.key,), (FRIENDS,))
 
@@ -334,3 +346,86 @@ def test_an_agent_that_starts_is_complete_as_soon_as_its_sets_are_here(desk: Des
     desk.pod("web", "10.0.0.1", app="web").policy().set(FRIENDS, 5, ("10.0.0.2",)).synced()
     delta = desk.take()
     assert (delta.policies_up, len(delta.sets_up), desk.inputs.complete) == ((WEB_IR,), 1, True)
+
+
+# -- namespaces whose policies are not known yet -------------------------------------------------------
+
+
+def labelled(data: dict[str, Any], version: int, bucket: int = BUCKET) -> dict[str, Any]:
+    metadata = {**data["metadata"], "resourceVersion": str(version), "labels": {span_label(bucket): ""}}
+    return {**data, "metadata": metadata}
+
+
+FARM_IR = replace(WEB_IR, key=Key("farm", "p"), rules=())
+
+
+def test_a_first_pod_of_a_namespace_is_kept_back_while_the_policies_are_listed(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    assert running.take() == Delta()
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+    assert running.take(PATIENCE / 2) == Delta()
+
+
+def test_then_it_comes_together_with_its_policies(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    running.inputs.settle(running.now)
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
+    delta = running.take()
+    assert ([p.key.name for p in delta.pods_up], delta.policies_up) == (["till"], (FARM_IR,))
+
+
+def test_a_list_that_does_not_come_leaves_it_isolated_until_it_does(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    assert running.take() == Delta()
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+    delta = running.take(PATIENCE)
+    assert [p.key.name for p in delta.pods_up] == ["till"]
+    [cover] = delta.policies_up
+    assert (cover.key.namespace, cover.directions, cover.rules) == ("farm", frozenset(Direction), ())
+    assert "not known yet; isolated" in running.problems[0]
+    running.inputs.listed("farm", [], 60, running.now)
+    assert running.take().policies_down == (cover.key,)
+    assert running.problems == ()
+
+
+def test_a_namespace_is_listed_again_until_all_its_policies_carry_the_label(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    running.inputs.settle(running.now)
+    running.inputs.known.take_asks(running.now)
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50, bucket=8)], 60, running.now)
+    assert running.take().policies_up == (FARM_IR,)
+    assert running.inputs.known.take_asks(running.now + FIRST_DELAY) == ["farm"]
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 70)], 71, running.now)
+    assert running.inputs.known.take_asks(running.now + 100) == []
+
+
+def test_a_list_takes_away_what_it_lacks_but_nothing_newer_than_itself(running: Desk) -> None:
+    running.inputs.put_policy(labelled(policy_object(WEB_IR), 50), running.now)
+    running.set(FRIENDS, 5, ("10.0.0.2",)).take()
+    running.inputs.listed("shop", [], 49, running.now)
+    assert running.take().policies_down == ()
+    running.inputs.listed("shop", [], 51, running.now)
+    assert running.take().policies_down == (WEB_IR.key,)
+
+
+def test_an_old_list_brings_no_deleted_policy_back(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    running.inputs.settle(running.now)
+    running.inputs.known.take_asks(running.now)
+    running.inputs.gone_policy(FARM_IR.key, running.now)
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
+    assert running.take() == Delta()
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+
+
+def test_a_policy_that_left_the_watch_is_asked_for_by_name_only_where_it_matters(running: Desk) -> None:
+    running.set(FRIENDS, 5, ("10.0.0.2",)).policy().take()
+    assert running.inputs.left_policy(WEB_IR.key)
+    assert running.take().policies_down == ()
+    assert not running.inputs.left_policy(FARM_IR.key)
