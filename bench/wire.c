@@ -1,24 +1,33 @@
-/* The two ends of the data path's benchmark.
+/* The two ends of the benchmarks of the data path, and of how soon a change is in force.
  *
  *   wire serve PORT                   echo one message on each connection, until killed
  *   wire sink PORT                    read and throw away, one connection after another, until killed
  *   wire connect HOST PORT SECONDS    open, use and close connections one after another; prints connections/s
  *   wire stream HOST PORT SECONDS     send on one connection; prints bytes/s
+ *   wire echo PORT                    echo datagrams, until killed
+ *   wire probe HOST PORT SECONDS PERIOD_US
+ *                                     a datagram from a new port every period; prints a line for each: when it was sent (CLOCK_MONOTONIC,
+ *                                     ns), and 1 if it was answered within a fifth of a second, else 0
  *
- * One thread. The client ends a connection with a reset, so that no port waits in TIME_WAIT for the next one.
+ * One thread. New ports, because what is established passes by design. The client ends a connection with a reset, so that no port waits in TIME_WAIT for the next one.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MESSAGE = 64, CHUNK = 1 << 17, BACKLOG = 1024 };
+enum { MESSAGE = 64, CHUNK = 1 << 17, BACKLOG = 1024, FIRST_PORT = 1024, LAST_PORT = 65000, EVENTS = 64 };
+static const long long SECOND = 1000000000, ANSWER_LIMIT = 200000000;
 
 static void fail(const char *what) {
     fprintf(stderr, "wire: %s: %s\n", what, strerror(errno));
@@ -95,14 +104,103 @@ static void stream(const struct addrinfo *to, double seconds) {
     printf("%.1f\n", sent / (now() - start));
 }
 
+static long long now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * SECOND + t.tv_nsec;
+}
+
+static void echo_datagrams(int port) {
+    static char buffer[CHUNK];
+    struct sockaddr_in6 from, any = {.sin6_family = AF_INET6, .sin6_port = htons((unsigned short)port), .sin6_addr = in6addr_any};
+    int zero = 0, fd = socket(AF_INET6, SOCK_DGRAM, 0);
+    if (fd < 0) fail("socket");
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+    if (bind(fd, (struct sockaddr *)&any, sizeof any)) fail("bind");
+    printf("ready\n");
+    fflush(stdout);
+    for (;;) {
+        socklen_t size = sizeof from;
+        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&from, &size);
+        if (got >= 0) sendto(fd, buffer, (size_t)got, 0, (struct sockaddr *)&from, size);
+    }
+}
+
+/* A socket at the next free port, connected to the other end. */
+static int from_new_port(const struct addrinfo *to) {
+    static int port = FIRST_PORT;
+    int fd = socket(to->ai_family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    if (fd < 0) fail("socket");
+    for (;;) {
+        struct sockaddr_in6 own = {.sin6_family = (sa_family_t)to->ai_family, .sin6_port = htons((unsigned short)port)};
+        port = port == LAST_PORT ? FIRST_PORT : port + 1;
+        /* In both families the port is at the same place, and zeros are any address. */
+        if (!bind(fd, (struct sockaddr *)&own, to->ai_addrlen)) break;
+        if (errno != EADDRINUSE) fail("bind");
+    }
+    if (connect(fd, to->ai_addr, to->ai_addrlen)) fail("connect");
+    return fd;
+}
+
+struct sent {
+    long long at;
+    int fd, answered;
+};
+
+static void note_answers(int poller, struct sent *sent) {
+    struct epoll_event events[EVENTS];
+    char message[MESSAGE];
+    int count = epoll_wait(poller, events, EVENTS, 0);
+    for (int i = 0; i < count; i++) {
+        struct sent *one = &sent[events[i].data.u32];
+        one->answered = recv(one->fd, message, sizeof message, 0) == MESSAGE;
+        close(one->fd);
+        one->fd = -1;
+    }
+}
+
+static void probe(const struct addrinfo *to, double seconds, long period_us) {
+    long long period = period_us * 1000LL, start = now_ns(), end = start + (long long)(seconds * 1e9), next = start, now;
+    long most = (long)((end - start) / period) + 2, count = 0, oldest = 0;
+    struct sent *sent = calloc((size_t)most, sizeof *sent);
+    struct pollfd poller = {.fd = epoll_create1(0), .events = POLLIN};
+    struct rlimit files;
+    char message[MESSAGE] = {0};
+    if (!sent || poller.fd < 0) fail("memory");
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    while ((now = now_ns()) < end + ANSWER_LIMIT) {
+        if (now >= next && now < end && count < most) {
+            struct sent *one = &sent[count];
+            struct epoll_event event = {.events = EPOLLIN, .data.u32 = (unsigned)count++};
+            one->fd = from_new_port(to);
+            epoll_ctl(poller.fd, EPOLL_CTL_ADD, one->fd, &event);
+            one->at = now_ns();
+            /* A refusal by the other end itself shows up here or as an error to receive: not answered. */
+            (void)!send(one->fd, message, sizeof message, 0);
+            next = next + period < now ? now : next + period;
+        }
+        for (; oldest < count && sent[oldest].at + ANSWER_LIMIT < now; oldest++)
+            if (sent[oldest].fd >= 0) close(sent[oldest].fd);
+        long long wait = next > now ? next - now : 0;
+        if (now >= end) wait = 10000000;
+        struct timespec limit = {.tv_sec = wait / SECOND, .tv_nsec = wait % SECOND};
+        if (ppoll(&poller, 1, &limit, NULL) > 0) note_answers(poller.fd, sent);
+    }
+    for (long i = 0; i < count; i++) printf("%lld %d\n", sent[i].at, sent[i].answered);
+}
+
 int main(int argc, char **argv) {
     struct addrinfo *to;
+    if (argc == 3 && !strcmp(argv[1], "echo")) echo_datagrams(atoi(argv[2]));
     if (argc == 3 && (!strcmp(argv[1], "serve") || !strcmp(argv[1], "sink"))) serve(atoi(argv[2]), argv[1][1] == 'e');
-    if (argc != 5 || getaddrinfo(argv[2], argv[3], NULL, &to)) {
-        fprintf(stderr, "usage: wire serve|sink PORT, wire connect|stream HOST PORT SECONDS\n");
+    if (argc < 5 || argc != (strcmp(argv[1], "probe") ? 5 : 6) || getaddrinfo(argv[2], argv[3], NULL, &to)) {
+        fprintf(stderr, "usage: wire serve|sink|echo PORT, wire connect|stream HOST PORT SECONDS, wire probe HOST PORT SECONDS PERIOD_US\n");
         return 2;
     }
-    if (!strcmp(argv[1], "connect")) connections(to, atof(argv[4]));
+    if (!strcmp(argv[1], "probe")) probe(to, atof(argv[4]), atol(argv[5]));
+    else if (!strcmp(argv[1], "connect")) connections(to, atof(argv[4]));
     else stream(to, atof(argv[4]));
     return 0;
 }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import resource
+import select
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 
 MESSAGE, CHUNK, BACKLOG, LIMIT_SECONDS = 64, 1 << 17, 1024, 5
+FIRST_PORT, LAST_PORT, ANSWER_LIMIT = 1024, 65000, 200_000_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -51,16 +56,85 @@ def stream(host: str, port: int, seconds: float) -> float:
         return sent / (time.monotonic() - start)
 
 
+def echo(port: int) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+        own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        own.bind(("", port))
+        print("ready", flush=True)
+        while True:
+            data, sender = own.recvfrom(CHUNK)
+            own.sendto(data, sender)
+
+
+def sockets(host: str, port: int) -> Iterator[socket.socket]:
+    """Connected ones, each at the next free port."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][0]
+    number = FIRST_PORT
+    while True:
+        made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        while True:
+            own, number = number, number + 1 if number < LAST_PORT else FIRST_PORT
+            try:
+                made.bind(("", own))
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        made.connect((host, port))
+        yield made
+
+
+def probe(host: str, port: int, seconds: float, period_us: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    made, poller, message = sockets(host, port), select.epoll(), bytes(MESSAGE)
+    sent: list[tuple[int, int]] = []  # when, by which file
+    answered: set[int] = set()
+    waiting: dict[int, tuple[int, socket.socket]] = {}  # by file: which one it is
+    period, begun = period_us * 1000, time.monotonic_ns()
+    end, following = begun + int(seconds * 1e9), begun
+    while (now := time.monotonic_ns()) < end + ANSWER_LIMIT:
+        if following <= now < end:
+            one = next(made)
+            poller.register(one, select.EPOLLIN)
+            waiting[one.fileno()] = len(sent), one
+            sent.append((time.monotonic_ns(), one.fileno()))
+            try:
+                one.send(message)
+            except OSError:
+                pass  # refused by the other end itself: not answered
+            following = max(following + period, now)
+        while waiting and sent[(oldest := next(iter(waiting.values())))[0]][0] + ANSWER_LIMIT < now:
+            waiting.pop(oldest[1].fileno())
+            oldest[1].close()
+        wait = max(0, following - now) / 1e9 if now < end else 0.01
+        for number, _ in poller.poll(wait):
+            index, one = waiting.pop(number)
+            try:
+                answered.update({index} if one.recv(MESSAGE) else ())
+            except OSError:
+                pass  # likewise
+            one.close()
+    print("\n".join(f"{at} {int(index in answered)}" for index, (at, _) in enumerate(sent)))
+
+
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["serve" | "sink" as mode, port]:
             serve(int(port), mode == "serve")
+        case ["echo", port]:
+            echo(int(port))
+        case ["probe", host, port, seconds, period]:
+            probe(host, int(port), float(seconds), int(period))
         case ["connect", host, port, seconds]:
             print(f"{connections(host, int(port), float(seconds)):.1f}")
         case ["stream", host, port, seconds]:
             print(f"{stream(host, int(port), float(seconds)):.1f}")
         case _:
-            print("usage: wire.py serve|sink PORT, wire.py connect|stream HOST PORT SECONDS", file=sys.stderr)
+            print(
+                "usage: wire.py serve|sink|echo PORT, connect|stream HOST PORT SECONDS, probe HOST PORT SECONDS PERIOD_US",
+                file=sys.stderr,
+            )
             return 2
     return 0
 
