@@ -16,6 +16,7 @@ from typing import Any
 
 from netpol_compiler import wire
 from netpol_compiler.ir import CompiledPolicy
+from netpol_compiler.kinds import Direction
 from netpol_compiler.objects import Key
 
 Json = dict[str, Any]
@@ -117,7 +118,7 @@ def compiled_policy_object(policy: CompiledPolicy, generation: int, needs: Mappi
             **wire.policy_to_wire(policy),
             "sourceGeneration": generation,
             "needs": dict(sorted(needs.items())),
-            "isolates": ",".join(sorted(d.api_name for d in policy.directions)[::-1]),
+            "isolates": ",".join(d.api_name for d in Direction if d in policy.directions),
             "ruleCount": len(policy.rules),
         },
     }

@@ -42,7 +42,8 @@ class Events:
             return
         self._last[told.policy.key] = message + told.policy.uid
         if message and not self._queue.full():
-            log.warning("policy %s: %s: %s", told.policy.key, reason, message)
+            if self._leading():
+                log.warning("policy %s: %s: %s", told.policy.key, reason, message)
             self._queue.put_nowait((told.policy, reason, message))
 
     async def run(self) -> None:

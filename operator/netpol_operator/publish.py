@@ -16,6 +16,7 @@ from typing import Any
 
 from netpol_compiler import wire
 from netpol_compiler.ir import AddressSet, CompiledPolicy, IRDelta
+from netpol_compiler.kinds import Direction
 from netpol_compiler.objects import Key
 from netpol_compiler.pipeline import Pipeline
 from netpol_compiler.slices import Slices
@@ -344,7 +345,7 @@ class Publisher:
                      len(delta.sets_up), took)  # fmt: skip
             return
         for policy in delta.policies_up:
-            isolates = ",".join(sorted(d.api_name for d in policy.directions))
+            isolates = ",".join(d.api_name for d in Direction if d in policy.directions)
             log.info("policy %s published %s: isolates %s, %d rules, %d sets, %d rejected parts, for %d nodes", policy.key, took,
                      isolates or "nothing", len(policy.rules), len(policy.set_names), len(policy.rejected),
                      len(self._spans.nodes(policy.key)))  # fmt: skip

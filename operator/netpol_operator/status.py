@@ -29,9 +29,10 @@ TURN_SECONDS = 0.25
 class ReportSink:
     """NodeReports, as far as they say what is in force where."""
 
-    def __init__(self, on_change: Callable[[Key], None]) -> None:
+    def __init__(self, on_change: Callable[[Key], None], on_new: Callable[[], None]) -> None:
         self.in_force: dict[str, dict[str, str]] = {}
         self._on_change = on_change
+        self._on_new = on_new
 
     def put(self, data: Json) -> None:
         status = data.get("status")
@@ -43,6 +44,9 @@ class ReportSink:
         del self.in_force[name]
 
     def _change(self, node: str, new: dict[str, str]) -> None:
+        if node not in self.in_force:
+            # Its node may be gone already: an agent that outlives its Node reports once more.
+            self._on_new()
         old = self.in_force.get(node, {})
         self.in_force[node] = new
         for text in {k for k, v in old.items() ^ new.items()}:
@@ -71,14 +75,14 @@ class StatusWriter:
     def __init__(
         self, client: ApiClient, publisher: Publisher, spans: Spans, leading: Callable[[], bool], nodes_known: Callable[[], bool]
     ) -> None:
-        self.reports = ReportSink(publisher.dirty_counts.add)
+        self._nodes_changed = True
+        self.reports = ReportSink(publisher.dirty_counts.add, self.look_at_nodes)
         self.nodes = NodeSink(self.look_at_nodes)
         self._client = client
         self._publisher = publisher
         self._spans = spans
         self._leading = leading
         self._nodes_known = nodes_known
-        self._nodes_changed = True
 
     def look_at_nodes(self) -> None:
         """Reports of nodes that are gone may be there."""
