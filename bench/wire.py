@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 import select
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 MESSAGE, CHUNK, BACKLOG, LIMIT_SECONDS = 64, 1 << 17, 1024, 5
 FIRST_PORT, LAST_PORT, ANSWER_LIMIT = 1024, 65000, 200_000_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+USAGE = "usage: wire.py serve|sink|echo PORT, wire.py connect|stream HOST PORT SECONDS, wire.py probe HOST PORT SECONDS PERIOD_US"
 
 
 def serve(port: int, echo: bool) -> None:
@@ -99,10 +101,8 @@ def probe(host: str, port: int, seconds: float, period_us: int) -> None:
             poller.register(one, select.EPOLLIN)
             waiting[one.fileno()] = len(sent), one
             sent.append((time.monotonic_ns(), one.fileno()))
-            try:
+            with contextlib.suppress(OSError):  # refused by the other end itself: not answered
                 one.send(message)
-            except OSError:
-                pass  # refused by the other end itself: not answered
             following = max(following + period, now)
         while waiting and sent[(oldest := next(iter(waiting.values())))[0]][0] + ANSWER_LIMIT < now:
             waiting.pop(oldest[1].fileno())
@@ -110,10 +110,8 @@ def probe(host: str, port: int, seconds: float, period_us: int) -> None:
         wait = max(0, following - now) / 1e9 if now < end else 0.01
         for number, _ in poller.poll(wait):
             index, one = waiting.pop(number)
-            try:
+            with contextlib.suppress(OSError):  # likewise
                 answered.update({index} if one.recv(MESSAGE) else ())
-            except OSError:
-                pass  # likewise
             one.close()
     print("\n".join(f"{at} {int(index in answered)}" for index, (at, _) in enumerate(sent)))
 
