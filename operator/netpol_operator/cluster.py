@@ -124,7 +124,9 @@ class ClusterOperator:
         leading = lambda: self.election.leading  # noqa: E731  # asked before every write, so it is the shortest there is
         self.publisher = Publisher(client, self.pipeline, self.spans, self.metrics, leading, self.is_complete)
         self.events = Events(client, options.identity, leading)
-        self.feed = self.publisher.feed = Feed(self.pipeline, self.spans, self.publisher.kick, self._policy_seen)
+        self.feed = self.publisher.feed = Feed(
+            self.pipeline, self.spans, self.publisher.kick, self._policy_seen, self.events.forget
+        )
         self.audit = Audit(client, self.feed, self.metrics, self._audited)
         self.status = StatusWriter(client, self.publisher, self.spans, leading, self._nodes_known)
         self._pods = self._reflector(resources.PODS, PodSink(self.feed), "Pod")

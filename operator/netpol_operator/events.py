@@ -46,6 +46,10 @@ class Events:
                 log.warning("policy %s: %s: %s", told.policy.key, reason, message)
             self._queue.put_nowait((told.policy, reason, message))
 
+    def forget(self, key: Key) -> None:
+        """A policy is no more."""
+        self._last.pop(key, None)
+
     async def run(self) -> None:
         """Post until cancelled."""
         while True:

@@ -46,10 +46,16 @@ class Told:
 
 
 class Feed:
-    """See the module's docstring. `on_change` is called after each change, `on_policy` for each new state of a policy."""
+    """See the module's docstring. `on_change` is called after each change, `on_policy` for each new state of a policy,
+    `on_policy_gone` when one is no more."""
 
     def __init__(
-        self, pipeline: Pipeline, spans: Spans, on_change: Callable[[], None], on_policy: Callable[[Told], None] | None = None
+        self,
+        pipeline: Pipeline,
+        spans: Spans,
+        on_change: Callable[[], None],
+        on_policy: Callable[[Told], None] | None = None,
+        on_policy_gone: Callable[[Key], None] | None = None,
     ) -> None:
         self.held: dict[str, dict[Identity, Held]] = {kind: {} for kind in KINDS}
         self.generations: dict[Key, int] = {}
@@ -58,6 +64,7 @@ class Feed:
         self._spans = spans
         self._on_change = on_change
         self._on_policy = on_policy
+        self._on_policy_gone = on_policy_gone
 
     def put(self, kind: str, data: Json) -> bool:
         """Take an object. Returns whether it was newer than what was held."""
@@ -101,6 +108,8 @@ class Feed:
         if kind == "NetworkPolicy":
             self.generations.pop(key, None)
             self._pipeline.remove_policy(key)
+            if self._on_policy_gone is not None:
+                self._on_policy_gone(key)
         elif kind == "Namespace":
             self._pipeline.remove_namespace(name)
         else:
