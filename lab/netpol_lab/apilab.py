@@ -13,19 +13,20 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 
+from netpol_compiler.parse import parse_node
 from netpol_compiler.workloads import ObjectId
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab import chart, inforce, kubernetes_bin, networks, world
 from netpol_lab.apiserver import ApiServer, Object, State
-from netpol_lab.caretaker import Caretaker
+from netpol_lab.caretaker import Accounts, Garbage
 from netpol_lab.clusterapi import ClusterApi
 from netpol_lab.controlplane import APISERVER, ETCD, LOCAL, PORT, ControlPlane
 from netpol_lab.errors import LabError, LabTimeout
@@ -72,7 +73,7 @@ class ApiLab:
         self._api: ClusterApi
         self._forwarder: Forwarder
         self._kubelets: Kubelets
-        self._running: list[asyncio.Future[None]]
+        self._running: list[asyncio.Future[None]] = []
 
     # Start
 
@@ -103,10 +104,21 @@ class ApiLab:
         tell("installing the chart")
         rendered = chart.rendered(kubernetes_bin.find().helm, self._values(), self._plane.version(), self._folder)
         self._run(chart.install(self._api, rendered, self._options.agents, limit))
+        self._run(self._collect_garbage())
         tell("applying the objects")
         self._run(self._api.apply(o for o in self._objects if o.get("kind") != "Node"))
-        tell("waiting for the agents")
+        tell("waiting for the operator and the agents")
+        deadline = time.monotonic() + limit
         self.wait(limit)
+        while waiting := self._run(self._not_ready()):
+            if time.monotonic() > deadline:
+                raise LabTimeout(f"not ready within {limit:g} s: {', '.join(waiting)}{self._processes.tail(waiting[0])}")
+            time.sleep(_POLL)
+
+    async def _not_ready(self) -> list[str]:
+        """The chart's pods that do not say that they are ready, by the names of their programs."""
+        pods = await self._api.client.get(f"{resources.NAMESPACES}/{chart.NAMESPACE}/pods")
+        return [f"{chart.NAMESPACE}/{p['metadata']['name']}" for p in pods["items"] if not _is_ready(p)]
 
     def _values(self) -> dict[str, Any]:
         options = self._options
@@ -120,8 +132,12 @@ class ApiLab:
         self._forwarder = Forwarder(self._listener, self._dial, (LOCAL, PORT))
         await self._forwarder.start()
         await self._apply_nodes(self._nodes.state)
-        self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._nodes, self._processes)
-        self._running = [asyncio.ensure_future(part.run()) for part in (Caretaker(self._api.client), self._kubelets)]
+        self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._families, self._processes)
+        self._running = [asyncio.ensure_future(part.run()) for part in (Accounts(self._api.client), self._kubelets)]
+
+    async def _collect_garbage(self) -> None:
+        """From when the definitions are there."""
+        self._running.append(asyncio.ensure_future(Garbage(self._api.client).run()))
 
     def _real(self, state: State) -> None:
         """What the kubelets made of the API's objects, with the machines that no object stands for."""
@@ -151,10 +167,10 @@ class ApiLab:
         nodes = [o for o in objects if o.get("kind") == "Node"]
         done = []
         if nodes:
-            state, _ = self._nodes.with_applied(nodes)
+            self._nodes.state = State()
+            state, _ = self._nodes.with_applied([*await self._api.get("Node", None, None), *nodes])
             self._refuse_strange(state.topology)
             done = await self._apply_nodes(state, {str(o["metadata"]["name"]) for o in nodes})
-            self._nodes.state = state
         return done + await self._api.apply(o for o in objects if o.get("kind") != "Node")
 
     async def _apply_nodes(self, state: State, names: set[str] | None = None) -> list[dict[str, str]]:
@@ -220,17 +236,18 @@ class ApiLab:
             return 0
 
     async def _reading(self) -> inforce.Reading:
-        async def every(path: str) -> tuple[Object, ...]:
+        async def every(path: str) -> tuple[dict[str, Any], ...]:
             return tuple([item async for page in self._api.client.pages(path) for item in page.items])
 
         lists = dict(zip(inforce.PATHS, await asyncio.gather(*map(every, inforce.PATHS.values())), strict=True))
         # After the lists: an agent that is up to them then is up to them.
-        return inforce.Reading(**lists, revisions=await self._agents_revisions())
+        return inforce.Reading(**lists, revisions=await self._agents_revisions(lists["nodes"]))
 
-    async def _agents_revisions(self) -> dict[str, dict[str, int]]:
+    @staticmethod
+    async def _agents_revisions(nodes: Iterable[Object]) -> dict[str, dict[str, int]]:
         """What each node's agent says of itself; nothing of those that do not answer."""
-        nodes = self._nodes.state.topology.nodes.values()
-        urls = {n.name: f"http://{networks.in_url(n.addresses[0])}:{inforce.AGENT_PORT}/metrics" for n in nodes}
+        parsed = [node for node, _ in map(parse_node, nodes) if node and node.addresses]
+        urls = {n.name: f"http://{networks.in_url(n.addresses[0])}:{inforce.AGENT_PORT}/metrics" for n in parsed}
         timeout = aiohttp.ClientTimeout(total=_AGENT_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
 
@@ -278,6 +295,11 @@ class ApiLab:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         except KubeError as error:
             raise LabError(f"the API server: {error}") from error
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 __all__ = ["ApiLab"]

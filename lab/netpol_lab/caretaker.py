@@ -1,10 +1,11 @@
-"""What the controller-manager does for namespaces: it gives each one its ServiceAccount, and empties those that are deleted.
+"""Two controllers of the controller-manager: every namespace gets its ServiceAccount, and what lost its owner is removed.
 
-    new       ServiceAccount `default` and the ConfigMap with the API server's certificate authority
-    deleted   every object in it is deleted; when nothing is left, the namespace is let go
+    new Namespace               ServiceAccount `default`, and the ConfigMap with the API server's certificate authority
+    Node, NetworkPolicy gone    the NodeReport, the CompiledPolicy that it owns is deleted
 
 The API server's admission gives a service account to every pod and refuses a pod whose account is missing; it is left on, so that
 pods in the lab get their accounts and tokens as everywhere. It waits a second or two for an account that is about to be made.
+The garbage collector knows npctl's own kinds only: pods go with their workloads by `kubelets`.
 """
 
 from __future__ import annotations
@@ -12,31 +13,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 from netpol_kube.reflector import Reflector
-from netpol_kube.resources import NAMESPACES
+from netpol_kube.resources import COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, NODE_REPORTS, NODES
 
 log = logging.getLogger("npctl.lab")
 
-_RETRY = 0.05
+_RETRY = 0.2
 
 
-class Caretaker:
+class Accounts:
     """Follows the namespaces; `run` ends only by being cancelled. Lives in one event loop."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
-        self._ending: dict[str, asyncio.Task[None]] = {}
         self._due: asyncio.Queue[str] = asyncio.Queue()
 
     def put(self, data: Json) -> None:
-        name = data["metadata"]["name"]
         if not data["metadata"].get("deletionTimestamp"):
-            self._due.put_nowait(name)
-        elif name not in self._ending:
-            self._ending[name] = asyncio.create_task(self._end(name))
+            self._due.put_nowait(data["metadata"]["name"])
 
     def gone(self, namespace: str, name: str) -> None:
         """What was in it is gone with it."""
@@ -45,8 +43,6 @@ class Caretaker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Reflector(self._client, NAMESPACES, self, metadata_only=True).run())
             tasks.create_task(self._furnish_all())
-
-    # New
 
     async def _furnish_all(self) -> None:
         while True:
@@ -75,50 +71,77 @@ class Caretaker:
                 if not (error.already_exists or error.is_not_found or error.status == 403):
                     raise
 
-    # Deleted
 
-    async def _end(self, namespace: str) -> None:
-        """Empty the namespace and let it go; tries until it is done."""
-        try:
-            while not await self._emptied(namespace):
+@dataclass(eq=False, slots=True)
+class _Sink:
+    """Identities with their metadata; `changed` after each change."""
+
+    changed: Callable[[], None]
+    known: dict[tuple[str, str], Json]
+
+    def put(self, data: Json) -> None:
+        metadata = data["metadata"]
+        self.known[metadata.get("namespace") or "", metadata["name"]] = metadata
+        self.changed()
+
+    def gone(self, namespace: str, name: str) -> None:
+        self.known.pop((namespace, name), None)
+        self.changed()
+
+
+class Garbage:
+    """Deletes what lost its owner; `run` ends only by being cancelled. Lives in one event loop."""
+
+    OWNED_BY = ((NODE_REPORTS, NODES), (COMPILED_POLICIES, NETWORK_POLICIES))
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._due = asyncio.Event()
+        self._sinks = {path: _Sink(self._due.set, {}) for pair in self.OWNED_BY for path in pair}
+        self._reflectors = {p: Reflector(client, p, sink, metadata_only=True) for p, sink in self._sinks.items()}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for reflector in self._reflectors.values():
+                tasks.create_task(reflector.run())
+            tasks.create_task(self._collect())
+
+    async def _collect(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                for owned, owners in self.OWNED_BY:
+                    if self._reflectors[owners].synced:
+                        await self._collect_kind(owned, owners)
+            except KubeError as error:
+                log.info("garbage: %s; trying again", error)
                 await asyncio.sleep(_RETRY)
-        finally:
-            del self._ending[namespace]
+                self._due.set()
 
-    async def _emptied(self, namespace: str) -> bool:
-        path = f"{NAMESPACES}/{namespace}"
-        try:
-            left = False
-            async for root, plural in self._kinds():
-                left |= await self._empty(f"{root}/namespaces/{namespace}/{plural}")
-            if left:
+    async def _collect_kind(self, owned: str, owners: str) -> None:
+        there = {m["uid"] for m in self._sinks[owners].known.values()}
+        for (namespace, name), metadata in list(self._sinks[owned].known.items()):
+            references = metadata.get("ownerReferences") or ()
+            if references and not there & {r["uid"] for r in references} and await self._is_orphan(owners, namespace, references):
+                options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+                with contextlib.suppress(ApiError):  # gone already, or another of its name
+                    await self._client.delete(_path(owned, namespace, name), options)
+
+    async def _is_orphan(self, owners: str, namespace: str, references: list[Json]) -> bool:
+        """Asked of the API server itself, because the watch of the owners may be behind that of the owned."""
+        for reference in references:
+            try:
+                owner = await self._client.get(_path(owners, namespace, reference["name"]))
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
+                continue
+            if owner["metadata"]["uid"] == reference["uid"]:
                 return False
-            data = await self._client.get(path)
-            data["spec"] = {"finalizers": []}
-            await self._client.replace(f"{path}/finalize", data)
-        except ApiError as error:
-            if error.is_not_found:
-                return True
-            log.info("namespace %s: %s; trying again", namespace, error)
-            return False
-        except KubeError as error:
-            log.info("namespace %s: %s; trying again", namespace, error)
-            return False
         return True
 
-    async def _empty(self, path: str) -> bool:
-        """Delete what is there; whether anything was."""
-        names = [item["metadata"]["name"] async for page in self._client.pages(path, metadata_only=True) for item in page.items]
-        if names:
-            with contextlib.suppress(ApiError):  # forbidden for a kind that deletes itself, such as a pod's metrics
-                await self._client.delete(path, {"propagationPolicy": "Background"})
-        return bool(names)
 
-    async def _kinds(self) -> AsyncIterator[tuple[str, str]]:
-        """(root path, plural) of every kind in namespaces that can be listed and deleted, custom resources too."""
-        roots = ["/api/v1"]
-        roots += [f"/apis/{g['preferredVersion']['groupVersion']}" for g in (await self._client.get("/apis"))["groups"]]
-        for root in roots:
-            for item in (await self._client.get(root))["resources"]:
-                if item["namespaced"] and "/" not in item["name"] and {"list", "deletecollection"} <= set(item["verbs"]):
-                    yield root, item["name"]
+def _path(kind: str, namespace: str, name: str) -> str:
+    root, _, plural = kind.rpartition("/")
+    return f"{root}{f'/namespaces/{namespace}' if namespace else ''}/{plural}/{name}"

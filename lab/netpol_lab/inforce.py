@@ -23,8 +23,9 @@ from netpol_compiler.ir import IR, CompiledPolicy
 from netpol_compiler.objects import Cluster, Key, Pod
 from netpol_compiler.parse import parse_namespace, parse_node, parse_pod, parse_policy
 from netpol_kube import resources
+from netpol_lab.apiworld import is_elsewhere
 
-Object = Mapping[str, Any]
+Object = dict[str, Any]
 OPERATOR = "operator"
 AGENT_PORT = 9436
 """Where agents answer unless the chart's values say otherwise, which the lab's do not."""
@@ -66,7 +67,8 @@ def lagging(reading: Reading) -> dict[str, str]:
     if why:
         return {OPERATOR: why}
     reports = {r["metadata"]["name"]: r.get("status") or {} for r in reading.reports}
-    found = {f"agent-{node}": _agent_lag(node, reports.get(node), reading, cluster, ir) for node in cluster.nodes}
+    ours = [n["metadata"]["name"] for n in reading.nodes if not is_elsewhere(n)]
+    found = {f"agent-{node}": _agent_lag(node, reports.get(node), reading, cluster, ir) for node in ours}
     return {name: text for name, text in found.items() if text}
 
 

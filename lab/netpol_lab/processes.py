@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,18 +60,14 @@ class Processes:
         *,
         supervised: bool = False,
         grace: float = END_LIMIT,
-        enter: Callable[[], None] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program with `env` as its whole environment (None: ours). `enter` runs in the new process before the program.
-
-        Raises LabError where the program cannot be started.
-        """
+        """Start a program with `env` as its whole environment (None: ours). Raises LabError where it cannot be started."""
         command = Command(tuple(arguments), netns, dict(os.environ) if env is None else dict(env), supervised, grace)
         with self._changed:
             self._commands[name] = command
-            return self._launch(name, command, enter)
+            return self._launch(name, command)
 
-    def _launch(self, name: str, command: Command, enter: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
+    def _launch(self, name: str, command: Command) -> subprocess.Popen[bytes]:
         try:
             with open(self.log(name), "ab") as log, self._spaces.inside(command.netns):
                 process = subprocess.Popen(
@@ -81,7 +77,6 @@ class Processes:
                     stderr=log,
                     env=dict(command.env),
                     cwd="/",
-                    preexec_fn=enter,
                 )
         except OSError as error:
             raise LabError(f"{name}: {command.arguments[0]} cannot be started: {error.strerror}") from error

@@ -239,6 +239,68 @@ def test_a_lab_without_an_api_server_has_no_etcd_to_compact(tmp_path: Path, monk
         lab.down()
 
 
+# -- with the chart's programs -------------------------------------------------------------------------
+
+
+def _pod(namespace: str, name: str, node: int, **labels: str) -> dict[str, Any]:
+    container = {"name": "c", "image": "c", "ports": [{"containerPort": 80}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"nodeName": f"172.31.7.{node}", "containers": [container]},
+    }
+
+
+def _friends_only(namespace: str) -> dict[str, Any]:
+    peers = [{"podSelector": {"matchLabels": {"friend": "yes"}}}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "friends-only", "namespace": namespace},
+        "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"from": peers}]},
+    }
+
+
+def test_the_labs_verbs_return_when_their_change_is_in_force(cluster: Cluster, namespace: str) -> None:
+    lab = cluster.client
+
+    def verdict() -> str:
+        (row,) = lab.connect(f"{namespace}/client", f"{namespace}/server", "80/tcp")
+        return str(row["verdict"])
+
+    lab.apply([_pod(namespace, "server", 111, app="server"), _pod(namespace, "client", 112)])
+    assert verdict() == "allowed"
+    lab.apply([_friends_only(namespace)])
+    assert verdict() == "refused"
+    lab.label("Pod", "client", {"friend": "yes"}, namespace=namespace)
+    assert verdict() == "allowed"
+    lab.label("Pod", "client", {"friend": None}, namespace=namespace)
+    assert verdict() == "refused"
+    lab.delete([_friends_only(namespace)])
+    assert verdict() == "allowed"
+    assert lab.status()["in_force"] is True
+
+
+def test_the_charts_programs_are_pods_and_can_be_held_back(cluster: Cluster) -> None:
+    pods = cluster.items("pods", "-n", "npctl-system")
+    operators = [p for p in pods if p["metadata"]["labels"]["app.kubernetes.io/component"] == "operator"]
+    agents = [p for p in pods if p["metadata"]["labels"]["app.kubernetes.io/component"] == "agent"]
+    assert len(operators) == 2
+    assert {p["spec"]["nodeName"] for p in agents} == {f"172.31.7.{n}" for n in (111, 112, 113)}
+    programs = cluster.client.status()["programs"]
+    names = {f"npctl-system/{p['metadata']['name']}" for p in pods}
+    assert names <= set(programs)
+    name = f"npctl-system/{agents[0]['metadata']['name']}"
+    before = programs[name]
+    assert cluster.client.control(name, "hold")["pid"] is None
+    assert cluster.client.status()["in_force"] is False
+    cluster.client.control(name, "start")
+    after = cluster.wait_for(lambda: cluster.client.status()["programs"][name], 20, f"{name} runs again")
+    assert after != before
+    cluster.client.wait(limit=30)
+
+
 # -- families, and the chart ---------------------------------------------------------------------------
 
 
