@@ -15,6 +15,7 @@ from kubectl import Kubectl
 from netpol_lab import kubernetes_bin
 from netpol_lab.client import LabClient
 from netpol_lab.errors import LabLacksPrograms
+from programs_api import Programs
 
 HERE = Path(__file__).parent
 STARTERS = ("cluster", "bare", "start_api")
@@ -100,3 +101,11 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--timeout=60s", limit=90)
+
+
+@pytest.fixture
+def programs(cluster: Cluster) -> Iterator[Programs]:
+    """The chart's programs, to end and to start; at the end all of them run, and all is in force."""
+    found = Programs(cluster)
+    yield found
+    found.all_running()

@@ -1,0 +1,71 @@
+"""Packets without a pause while something happens: what must always pass, and what must never.
+
+    with Probes(ground, ["friend -> server 8080"], ["stranger -> server 8080"], control="friend -> other 8080") as probes:
+        ... kill, change, start ...
+    assert not probes.wrong
+
+A connection counts as refused when no packet comes back within a limit below TCP's first repetition (1 s), so that a single
+dropped packet shows. In each round the control goes along, a connection that no policy is about: a round in which it is not
+answered in time tells of the machine and not of policies, and does not count.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from ground_api import Ground
+
+ALLOWED_WITHIN, REFUSED_AFTER = 0.9, 0.25
+"""Seconds."""
+PAUSE = 0.02
+MOST = 4000
+"""Rounds of one thread at most."""
+ENOUGH = 20
+"""Rounds below which nothing was shown."""
+
+
+class Probes:
+    """`wrong` says what was seen that must not be; `rounds` how many rounds counted, of both kinds."""
+
+    def __init__(self, ground: Ground, always: Sequence[str], never: Sequence[str], control: str) -> None:
+        self.wrong: list[str] = []
+        self.rounds = {"allowed": 0, "refused": 0}
+        self._ground = ground
+        self._control = control
+        self._stop = threading.Event()
+        self._faults: list[BaseException] = []
+        kinds = [("allowed", tuple(always), ALLOWED_WITHIN), ("refused", tuple(never), REFUSED_AFTER)]
+        self._threads = [threading.Thread(target=self._run, args=kind, name=kind[0]) for kind in kinds if kind[1]]
+        self._wanted = [kind[0] for kind in kinds if kind[1]]
+
+    def __enter__(self) -> Probes:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if error is None:
+            for fault in self._faults:
+                raise fault
+            for wanted in self._wanted:
+                assert self.rounds[wanted] >= ENOUGH, f"only {self.rounds[wanted]} rounds of what must be {wanted} counted"
+
+    def _run(self, expected: str, lines: tuple[str, ...], limit: float) -> None:
+        try:
+            for number in range(MOST):
+                if self._stop.is_set():
+                    return
+                control, *seen = self._ground.verdicts(self._control, *lines, limit=limit)
+                if control != "allowed":
+                    continue
+                self.rounds[expected] += 1
+                pairs = zip(lines, seen, strict=True)
+                self.wrong += [f"{line}: {s} in round {number}, not {expected}" for line, s in pairs if s != expected]
+                self._stop.wait(PAUSE)
+        except BaseException as fault:
+            self._faults.append(fault)
