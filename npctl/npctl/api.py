@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -224,7 +225,8 @@ def _from_kubeconfig(path: str, context: str | None, configuration: Any) -> tupl
             raise usage(f"{path}: there is no context {context!r}", f"the contexts are {have}")
         load_kube_config(path, context, configuration, persist_config=False)
     except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # The library names an entry by its whole content, tokens and all.
+        first = re.sub(r"\{.*\}", "...", (str(error).strip().splitlines() or [type(error).__name__])[0])
         raise usage(f"kubeconfig {path}: {first}", "kubectl config view shows it; --context chooses another context") from error
     return f"context {chosen['name']}", str(chosen["context"].get("namespace") or "default")
 
