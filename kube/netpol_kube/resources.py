@@ -101,19 +101,14 @@ def address_set_object(document: wire.Json, buckets: Iterable[int]) -> Json:
 
 
 def compiled_policy_object(policy: CompiledPolicy, generation: int, needs: Mapping[str, str]) -> Json:
-    """A CompiledPolicy. `generation` is the NetworkPolicy's; `needs` says how new each set must be (its resourceVersion)."""
-    owner = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "name": policy.key.name,
-        "uid": policy.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
+    """A CompiledPolicy. `generation` is the NetworkPolicy's; `needs` says how new each set must be (its resourceVersion).
+
+    Not owned by the NetworkPolicy: the garbage collector would remove it before the operator has published what comes instead.
+    """
     return {
         "apiVersion": API_VERSION,
         "kind": "CompiledPolicy",
-        "metadata": {"namespace": policy.key.namespace, "name": policy.key.name, "ownerReferences": [owner]},
+        "metadata": {"namespace": policy.key.namespace, "name": policy.key.name},
         "spec": {
             **wire.policy_to_wire(policy),
             "sourceGeneration": generation,
