@@ -122,7 +122,6 @@ class Place:
 
     def put_policy(self, **changes: Any) -> None:
         data = compiled_policy_object(self.compiled, 1, {self.set.name: "1"})
-        data["metadata"].pop("ownerReferences")  # nobody owns it here
         data["metadata"]["labels"] = span_labels([bucket(NODE)])
         data["spec"].update(changes)
         put(self.cluster, data)
