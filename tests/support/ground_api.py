@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_api import Cluster, Object
-from netpol_lab.apiworld import ADDRESS_ANNOTATION
 from packets import IPV4, see_packets
 
 Labels = Mapping[str, str]
 
 NODES = ("172.31.7.111", "172.31.7.112", "172.31.7.113")
 """Of the session's lab; tests write 1, 2 and 3."""
+ADDRESS_ANNOTATION = "lab.npctl.dev/ip"
+"""By which a pod says which address it wants."""
 PORT, OTHER_PORT = 8080, 9090
 """Every pod listens on both."""
 IN_FORCE = 30.0

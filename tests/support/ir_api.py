@@ -1,7 +1,7 @@
 """The IR that a lab's API server holds, against a compile from scratch of the objects that it holds: equal, or what differs.
 
 Policies and sets are compared in their wire form; a set is the union of its slices. Also checked, each by a plain walk over the
-objects: who owns a policy and which state of it was compiled, how new its sets are, and that every node that needs an object is
+objects: which state of a policy was compiled, how new its sets are, and that every node that needs an object is
 in its span.
 """
 
@@ -126,8 +126,8 @@ def oddities(reading: Reading) -> Iterator[str]:
         source = sources[name]
         if (spec["uid"], spec["sourceGeneration"]) != (source["uid"], source["generation"]):
             yield f"{name}: compiled of another state of the policy"
-        if [owner["uid"] for owner in metadata.get("ownerReferences") or ()] != [source["uid"]]:
-            yield f"{name}: not owned by its policy"
+        if metadata.get("ownerReferences"):
+            yield f"{name}: owned, so that the garbage collector would remove it before there is something in its place"
         for needed, version in spec["needs"].items():
             if int(version) > newest.get(needed, 0):
                 yield f"{name}: needs set {needed} of revision {version}, which there is not"
