@@ -9,30 +9,26 @@ and stops no other. Pure: no requests, no clocks, no network.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from netpol_compiler.addresses import Address, parse_address
+from netpol_compiler.addresses import Address
 from netpol_compiler.fields import Problems
 from netpol_compiler.manifests import Document
 from netpol_compiler.objects import Key, Labels, Node
 from netpol_compiler.parse import parse_node
-from netpol_compiler.placement import ADDRESS_ANNOTATION as CNI_ANNOTATION
 from netpol_compiler.placement import Placement
 from netpol_compiler.templates import WORKLOADS, digest, expand_workload
 from netpol_compiler.workloads import ExpandOptions, ObjectId, World, expand
-from netpol_lab import networks, world
+from netpol_lab import networks, podaddresses, world
 from netpol_lab.errors import LabError
 from netpol_lab.model import EndpointAddress, Families, LabNode, Topology
 from netpol_lab.podcontainer import program_container
 
 Json = dict[str, Any]
 
-ADDRESS_ANNOTATION = "lab.npctl.dev/ip"
-"""On a pod: the address that it is to have."""
 ELSEWHERE_ANNOTATION = "lab.npctl.dev/elsewhere"
 """On a node, with any value: the lab leaves it and its pods alone, since a test plays them."""
 TEMPLATE_ANNOTATION = "lab.npctl.dev/template"
@@ -142,6 +138,7 @@ class _Work:
         self._families = around.families
         self._problems: list[Problem] = []
         self._nodes: dict[str, Node] = {}
+        self._wishes = podaddresses.Wishes(around.families, twinned=False)
         self._wanted: dict[ObjectId, tuple[Key, ...]] = {}
         self._owner: dict[Address, str] = {}
         self._documents: list[Document] = []
@@ -150,6 +147,7 @@ class _Work:
 
     def plan(self) -> Plan:
         self._read_nodes()
+        self._wishes = podaddresses.Wishes.of(self._families, self._nodes.values())
         self._read_workloads()
         self._read_pods()
         found = self._expanded()
@@ -212,6 +210,7 @@ class _Work:
                 continue
             key = Key(oid.namespace, oid.name)
             # Its faults are told by the expansion. A cordoned node keeps its DaemonSet's pods, so it counts here.
+            data = self._wishes.in_template(data)
             pods = expand_workload(data, oid.kind, key, Problems(oid.kind, *key), placement.eligible)
             self._wanted[oid] = tuple(Key(oid.namespace, p["metadata"]["name"]) for p in pods)
             self._documents.append(Document(data))
@@ -244,6 +243,8 @@ class _Work:
         held = self._before.given.get(key)
         if not held or self._before.uids[key] not in (_uid(data), ""):
             return False
+        if not self._before.uids[key] and podaddresses.is_asking(data):
+            return False  # what it was promised before it was there need not be what it says, see `_wished`
         for address in held:
             self._owner[address] = f"pod {key}"
         self._documents.append(_document(data, {"podIPs": [{"ip": a.text} for a in held]}))
@@ -268,7 +269,7 @@ class _Work:
                 return
             for address in addresses:
                 self._owner[address] = f"pod {key}"
-            data = _with_annotation(data, addresses)
+            data = podaddresses.with_wish(data, addresses)
         self._documents.append(_document(data, {}))
 
     def _wished(self, key: Key, data: Json) -> tuple[Address, ...]:
@@ -277,22 +278,13 @@ class _Work:
             raise LabError(words)
         if len(f"pod-{key.namespace}.{key.name}") > _LONGEST_NAME:
             raise LabError("its namespace and name together are too long for a network namespace's name")
-        said = _said_addresses(data)
-        usable = tuple(a for a in said if a.family in self._families.each) or world.in_families(said, self._families)
-        if said and not usable:
-            raise LabError(f"{said[0]} is of no family of this lab ({self._families.value})")
-        for address in usable:
-            if not _is_plain(address) or any(self._is_reserved(address, n) for n in self._nodes.values()):
+        addresses = self._wishes.addresses(data)
+        for address in addresses:
+            if any(podaddresses.is_reserved(address, n) for n in self._nodes.values()):
                 raise LabError(f"{address} cannot be a pod's address")
             if owner := self._owner.get(address):
                 raise LabError(f"{address} is the address of {owner}")
-        return usable
-
-    @staticmethod
-    def _is_reserved(address: Address, node: Node) -> bool:
-        """The network's, the gateway's, and the broadcast address of the node's blocks."""
-        ends = {e for c in node.pod_cidrs for e in (c.value, c.value + 1, *((c.last,) if c.version == 4 else ()))}
-        return any(c.contains(address) for c in node.pod_cidrs) and address.value in ends
+        return addresses
 
     # The plan's parts
 
@@ -404,38 +396,6 @@ def _annotation(data: Json, name: str) -> str:
 def _is_ours_to_schedule(data: Json) -> bool:
     spec = data.get("spec") or {}
     return spec.get("schedulerName") in (None, "", SCHEDULER) and not spec.get("schedulingGates")
-
-
-def _is_plain(address: Address) -> bool:
-    """Whether a machine may have it as its own."""
-    value = ipaddress.ip_address(address.text)
-    return not (value.is_multicast or value.is_loopback or value.is_unspecified or value.is_link_local or value.is_reserved)
-
-
-def _said_addresses(data: Json) -> tuple[Address, ...]:
-    """What annotation or status say about the pod's addresses. Raises LabError where that is none."""
-    written = _annotation(data, ADDRESS_ANNOTATION).replace(",", " ").split()
-    where = ADDRESS_ANNOTATION
-    if not written and (text := _annotation(data, CNI_ANNOTATION)):
-        where = CNI_ANNOTATION
-        try:
-            written = [str(item) for item in json.loads(text)]
-        except (ValueError, TypeError):
-            raise LabError(f'annotation {where} must be a JSON list of addresses, such as ["10.0.0.7"], not {text!r}') from None
-    if not written:
-        where, written = "status.podIPs", [str(item.get("ip")) for item in (data.get("status") or {}).get("podIPs") or ()]
-    try:
-        return tuple(dict.fromkeys(parse_address(text) for text in written))
-    except ValueError as error:
-        raise LabError(f"{where}: {error}") from None
-
-
-def _with_annotation(data: Json, addresses: tuple[Address, ...]) -> Json:
-    """The pod with its wishes in the one form that the expansion reads."""
-    annotations = {k: v for k, v in (data["metadata"].get("annotations") or {}).items() if k != CNI_ANNOTATION}
-    if addresses:
-        annotations[CNI_ANNOTATION] = json.dumps([a.text for a in addresses])
-    return {**data, "metadata": {**data["metadata"], "annotations": annotations}}
 
 
 def _document(data: Json, status: Json) -> Document:
