@@ -6,9 +6,11 @@ masquerade and of the services. The policies' chains are the agents' business al
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from netpol_lab import kubeproxy, networks
+from netpol_lab.errors import LabError
 from netpol_lab.model import Backend, Families, LabHost, LabNode, LabPod, NetworkKind, Topology
 from netpol_lab.netns import Namespaces
 
@@ -87,6 +89,8 @@ class Builder:
 
     def _add_pods(self, pods: list[LabPod], wanted: Topology) -> None:
         for pod in pods:
+            if pod.netns in self.spaces:
+                self._remove_pod(pod)  # what is left of a change that failed
             self.spaces.create(pod.netns)
             self.spaces.sysctl(pod.netns, networks.QUIET)
         for node in wanted.nodes.values():
@@ -101,7 +105,8 @@ class Builder:
 
     def _remove_pod(self, pod: LabPod) -> None:
         # The veth pair is deleted by hand: a namespace itself ends late when a process in it still runs.
-        self._ip(pod.netns, ["link del eth0"])
+        with contextlib.suppress(LabError):  # it was deleted in the pod, or never plugged in
+            self._ip(pod.netns, ["link del eth0"])
         self.spaces.remove(pod.netns)
 
     def _remove_node(self, node: LabNode) -> None:
