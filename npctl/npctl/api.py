@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ Json = dict[str, Any]
 PAGE = 500
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
 _SERVICE_ACCOUNT_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_PAUSES = (0.2, 1.0, 2.0)
+"""Seconds before asking again a server that says it has too much to do (429), as one that starts does."""
 _RESTARTS = 3  # of a paged list whose continuation has expired
 
 
@@ -49,6 +52,11 @@ class ApiError(CommandError):
     @property
     def is_forbidden(self) -> bool:
         return self.status == 403
+
+    @property
+    def is_busy(self) -> bool:
+        """The server cannot answer now."""
+        return self.status == 429 or self.status >= 500
 
     @property
     def is_gone(self) -> bool:
@@ -119,6 +127,16 @@ class Api:
                 yield from (json.loads(line) for line in lines if line.strip())
 
     def _request(self, path: str, params: Json, verb: str) -> Json:
+        for pause in _PAUSES:
+            try:
+                return self._asked(path, params, verb)
+            except ApiError as error:
+                if error.status != 429:
+                    raise
+                time.sleep(pause)
+        return self._asked(path, params, verb)
+
+    def _asked(self, path: str, params: Json, verb: str) -> Json:
         response = self._open(path, params, verb, read=_READ_SECONDS)
         with _Told(self):
             content = response.read(decode_content=True)

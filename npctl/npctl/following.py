@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Following:
         with self._lock:
             self._over.set()
             for response in self._streams:
-                response.shutdown()  # a thread that reads would wait for the server's next word
+                _end(response)
         for thread in self._threads:
             thread.join(_PAUSE * 2)
 
@@ -76,24 +77,22 @@ class Following:
             yield [_change(c) for c in batch]
 
     def _run(self, path: str, params: dict[str, object]) -> None:
+        known = False
         while not self._over.is_set():
             try:
-                self._round(path, params)
-            except Unreachable as error:
-                if self.left <= 0:
-                    self._changes.put(error)
-                self._over.wait(_PAUSE)
+                listing = self._api.listed(path, **params)
+                known = True
+                self._changes.put(Change(path, listed=tuple(listing.items)))
+                self._watch(path, listing.resource_version, params)
             except CommandError as error:
-                if not (isinstance(error, ApiError) and (error.is_gone or error.status >= 500)):
+                if self.left <= 0 or not (known or _passes(error)):
                     self._changes.put(error)
                     return
                 self._over.wait(_PAUSE)
 
-    def _round(self, path: str, params: dict[str, object]) -> None:
-        """One list, and one watch until it ends."""
-        listing = self._api.listed(path, **params)
-        self._changes.put(Change(path, listed=tuple(listing.items)))
-        for event in self._api.watch(path, listing.resource_version, max(1.0, self.left), self._opened, **params):
+    def _watch(self, path: str, resource_version: str, params: dict[str, object]) -> None:
+        """Until the watch ends."""
+        for event in self._api.watch(path, resource_version, max(1.0, self.left), self._opened, **params):
             kind, item = event.get("type"), event.get("object") or {}
             if kind == "ERROR":
                 return  # most often too old a version: the next round lists again
@@ -104,7 +103,18 @@ class Following:
         with self._lock:
             self._streams.append(response)
             if self._over.is_set():
-                response.shutdown()
+                _end(response)
+
+
+def _end(response: Any) -> None:
+    """Wake the thread that reads it, which would wait for the server's next word; one that has ended already says so."""
+    with suppress(ValueError, OSError, RuntimeError, AttributeError):
+        response.shutdown()
+
+
+def _passes(error: CommandError) -> bool:
+    """Whether waiting may cure it. What has been listed once may be listed again, whatever a server that starts says."""
+    return isinstance(error, Unreachable) or (isinstance(error, ApiError) and (error.is_gone or error.is_busy))
 
 
 def _change(change: Change | CommandError) -> Change:
