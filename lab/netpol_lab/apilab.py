@@ -182,17 +182,18 @@ class ApiLab:
         return await self._api.apply(labelled)
 
     def _refuse_strange(self, topology: Topology) -> None:
-        """Nodes that could not reach the API server, or have its address. Raises LabError."""
+        """Nodes that could not reach the API server, or have the address of another machine. Raises LabError."""
+        taken = {a: f"host/{h.name}" for h in self._hosts.values() for a in h.addresses}
+        server = self._hosts[world.API].addresses
         for node in topology.nodes.values():
-            for host in self._hosts.values():
-                for own, other in ((a, b) for a in node.addresses for b in host.addresses if a.version == b.version):
-                    if own == other:
-                        raise LabError(f"Node {node.name}: {own} is the address of host/{host.name}")
-                    if not networks.onlink(own, other):
-                        raise LabError(
-                            f"Node {node.name}: {own} is not in the network of this lab's API server ({other}); "
-                            "give such nodes to `npctl lab up --api -f`"
-                        )
+            for own in node.addresses:
+                if own in taken:
+                    raise LabError(f"Node {node.name}: {own} is the address of {taken[own]}")
+                if not any(networks.onlink(own, other) for other in server):
+                    raise LabError(
+                        f"Node {node.name}: {own} is not in the network of this lab's API server ({server[0]}); "
+                        "give such nodes to `npctl lab up --api -f`"
+                    )
 
     def delete(self, objects: list[Object], limit: float) -> list[dict[str, str]]:
         return self._run(self._api.delete(objects, limit))
@@ -211,7 +212,10 @@ class ApiLab:
         for part in self._running:
             if part.done() and (fault := part.exception()):
                 raise LabError(f"the lab's own part of the cluster has ended: {fault!r}") from fault
-        self._run(self._kubelets.settled(limit))
+        try:
+            self._run(self._kubelets.settled(limit))
+        except LabTimeout as error:
+            raise LabTimeout("\n".join([str(error), *self._kubelets.problems])) from error
         while self._options.agents and (lag := self.lagging()):
             if time.monotonic() > deadline:
                 words = "; ".join(f"{name} {why}" for name, why in lag.items())
@@ -260,6 +264,11 @@ class ApiLab:
 
             texts = dict(zip(urls, await asyncio.gather(*map(asked, urls.values())), strict=True))
         return {name: inforce.revisions_of(text) for name, text in texts.items() if text is not None}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with an object, so that the lab cannot run it."""
+        return self._kubelets.problems
 
     # Programs
 

@@ -93,6 +93,10 @@ class FolderLab:
     def lagging(self) -> dict[str, str]:
         return self._programs.lagging(self._api.revision) if self._programs.running else {}
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._api.state.problems
+
     def control(self, program: str, action: str, limit: float) -> int | None:
         with self._lock:
             return self._processes.control(program, action)

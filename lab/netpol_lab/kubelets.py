@@ -125,6 +125,11 @@ class Kubelets:
                 log.warning("pods of node %s: %s", node, error)
                 await asyncio.sleep(_RETRY)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the lab cannot do, of which object, in words."""
+        return _in_words(self._plan)
+
     # Steps
 
     async def _steps(self) -> None:
@@ -158,7 +163,7 @@ class Kubelets:
 
     async def _make(self, plan: Plan) -> Plan:
         """Make the plan's network real; returns the plan as far as it is."""
-        problems = tuple(f"{p.kind} {_named(p.key)}: {p.words}" for p in plan.problems)
+        problems = _in_words(plan)
         before = self._plan.running
         renewed = {
             k for k, p in plan.running.items()
@@ -307,6 +312,10 @@ class Kubelets:
         if self._busy or self._stale or self._wake.is_set() or self._fetches:
             return "a change is being made"
         return ", ".join(self._writes.open)
+
+
+def _in_words(plan: Plan) -> tuple[str, ...]:
+    return tuple(f"{p.kind} {_named(p.key)}: {p.words}" for p in plan.problems)
 
 
 def _named(key: Key) -> str:

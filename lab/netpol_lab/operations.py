@@ -217,7 +217,7 @@ class Lab:
             "in_force": not lagging,
             "lagging": lagging,
             "revision": self._cluster.revision,
-            "problems": list(self._state.problems),
+            "problems": list(self._cluster.problems),
             "not_listening": dict(self._servers.failures),
             **status.of_topology(self.topology, self._cluster.report),
         }

@@ -301,6 +301,34 @@ def test_the_charts_programs_are_pods_and_can_be_held_back(cluster: Cluster) -> 
     cluster.client.wait(limit=30)
 
 
+def test_a_node_may_come_and_go_and_nothing_of_it_stays(cluster: Cluster) -> None:
+    lab = cluster.client
+    assert {"kind": "Node", "namespace": "", "name": "172.31.7.114", "action": "created"} in lab.apply(nodes(114), limit=60)
+    try:
+        assert cluster.get("nodereport", "172.31.7.114")["status"]["inSync"] is True
+        (agent,) = [p for p in cluster.items("pods", "-n", "npctl-system") if p["spec"]["nodeName"] == "172.31.7.114"]
+    finally:
+        lab.delete(nodes(114), limit=60)
+    cluster.wait_for(lambda: cluster.run("get", "nodereport", "172.31.7.114").returncode, 20, "its report is gone")
+    assert cluster.run("get", "pod", "-n", "npctl-system", agent["metadata"]["name"]).returncode != 0
+    assert "172.31.7.114" not in {n["name"] for n in lab.status()["nodes"]}
+    assert f"npctl-system/{agent['metadata']['name']}" not in lab.status()["programs"]
+
+
+def test_what_the_lab_cannot_run_is_said_with_the_reason(cluster: Cluster, namespace: str) -> None:
+    container = {"name": "c", "image": "c"}
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"nodeName": "172.31.7.99", "containers": [container]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "nowhere", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": {"app": "a"}}, "template": template},
+    }
+    with pytest.raises(LabTimeout, match=r"(?s)create Pod .*there is no node '172\.31\.7\.99'"):
+        cluster.client.apply([deployment], limit=2)
+    cluster.client.delete([deployment])
+
+
 # -- families, and the chart ---------------------------------------------------------------------------
 
 
