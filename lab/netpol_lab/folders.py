@@ -1,7 +1,10 @@
 """Where labs live on disk: $NPCTL_LAB_DIR/NAME, or $XDG_STATE_HOME/npctl/labs/NAME.
 
 control.sock   the supervisor's socket            objects/ ir/ reports/   the store, as in a cluster
-lab.json       how it was started, and its pid    logs/                   supervisor, operator, one per agent
+pid            of the process that started it     logs/                   one of each program, and the supervisor's
+
+With an API server there are besides: kubeconfig (for this machine), kubeconfig-inside (for the lab's own namespaces), etcd/ (its
+data), pki/ (keys and tokens, worth nothing outside the lab).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a client and a lab's supervisor talk: one JSON object a line over LAB/control.sock.
 
-A request is one line; file descriptors for `exec` travel with it. Then come any number of {"progress": TEXT} lines and one last
+A request is one line; open files travel with it (standard input and output for `exec`, a listening socket for `up`). Then come any number of {"progress": TEXT} lines and one last
 {"ok": true, "result": ...} or {"ok": false, "error": TEXT, "kind": CLASS}.
 """
 
