@@ -1,7 +1,7 @@
 """How a client and a lab's supervisor talk: one JSON object a line over LAB/control.sock.
 
-A request is one line; open files travel with it (standard input and output for `exec`, a listening socket for `up`). Then come any number of {"progress": TEXT} lines and one last
-{"ok": true, "result": ...} or {"ok": false, "error": TEXT, "kind": CLASS}.
+A request is one line; open files travel with it: the client's own three for `exec`, a listening socket for `up`. Then come any
+number of {"progress": TEXT} lines and one last {"ok": true, "result": ...} or {"ok": false, "error": TEXT, "kind": CLASS}.
 """
 
 from __future__ import annotations
