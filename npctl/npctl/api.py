@@ -287,7 +287,8 @@ def _right(answer: Any, verb: str, path: str) -> str:
     resource += f"/{name}" if name and verb == "get" else ""
     scope = path.partition("/namespaces/")[2].partition("/")[0]
     where = f"-n {scope}" if scope else "-A"
-    return f"a role with the verb {verb} on {resource} is missing; `kubectl auth can-i {verb} {resource} {where}` checks it"
+    missing = f"the verb {verb} on {resource} is missing, which the chart gives with the role npctl-viewer"
+    return f"{missing}; kubectl auth can-i {verb} {resource} {where} checks it"
 
 
 def _cause(error: BaseException) -> str:

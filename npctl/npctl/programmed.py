@@ -47,12 +47,12 @@ class Programmed:
     @property
     def lines(self) -> Iterator[str]:
         for family, chains in sorted((self.answer.get("chains") or {}).items()):
-            yield f"\nChains in the kernel of node {self.node}, IPv{family} (packets, bytes, rule):"
+            yield f"\nChains in the kernel of node {self.node}, IPv{family}, each rule after its packets and bytes:"
             if not chains:
                 yield "  none: this pod is not isolated"
             for name, rules in chains.items():
                 yield f"  {paint(name, Colour.BOLD)}"
-                yield from (f"    {r.get('packets', 0):>8} {r.get('bytes', 0):>10}  {r.get('rule', '')}" for r in rules)
+                yield from (f"    {r.get('packets', 0):>6} {r.get('bytes', 0):>8}  {r.get('rule', '')}" for r in rules)
         sets = self.answer.get("sets") or {}
         if sets:
             yield "\nSets in the kernel:"
@@ -99,7 +99,8 @@ def _refused(error: ApiError, pod: Pod, agent: Agent) -> CommandError:
     """The proxy's failures, and the agent's own, told apart."""
     who = f"its agent {agent.namespace}/{agent.pod}"
     if error.is_forbidden:
-        return _cannot(pod, error.lines[0], "reading through the proxy needs the verb get on pods/proxy")
+        remedy = "the verb get on pods/proxy is missing, which the chart gives with the role npctl-viewer-proxy"
+        return _cannot(pod, error.lines[0], remedy)
     is_status = isinstance(error.answer, dict) and error.answer.get("kind") == "Status"
     if error.is_not_found and is_status:
         return _cannot(pod, f"{who} is no longer there", "try again when its successor has reported: npctl status")

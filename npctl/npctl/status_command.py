@@ -26,7 +26,7 @@ def run(access: Access, output: Format) -> None:
         if live.unknown == live_module.NOT_INSTALLED:
             raise live_module.not_installed(live.api)
         raise CommandError(
-            ExitCode.MISSING, live.unknown, "a role with the verb list on nodereports and compiledpolicies is needed"
+            ExitCode.MISSING, live.unknown, "the verb list on nodereports and compiledpolicies is missing (npctl-viewer has it)"
         )
     now = datetime.now(UTC)
     status = status_of(live, live.control, _operator(live.api, live.control, now), now)
