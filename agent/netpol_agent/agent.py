@@ -12,6 +12,7 @@ One thread acts on the kernel. Nothing is programmed before all inputs are compl
 
 from __future__ import annotations
 
+import gc
 import logging
 import select
 import time
@@ -26,6 +27,7 @@ from netpol_agent.dataplane import Dataplane, SyncResult
 from netpol_agent.errands import Errands
 from netpol_agent.errors import AgentError, Failure, KernelError
 from netpol_agent.in_force import policies_in_force
+from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.kernel import kernel_problems, load_modules
 from netpol_agent.legacy_check import cross_check
 from netpol_agent.report import Report, Reporter, sizes
@@ -89,7 +91,7 @@ class Agent:
         self.compiler = NodeCompiler(
             options.node, LowerOptions(families=self._families, accept=options.accept, mark=options.mark)
         )
-        self.dataplane = Dataplane(self._backend, self._families, run)
+        self.dataplane = Dataplane(self._backend, self._families, run, kernel_sets=KernelSets())
         self._verifier = Verifier(self.dataplane)
         self._cutter = Cutter(self.compiler, self._families) if options.cut else None
         self._revisions = (0, 0)
@@ -187,6 +189,9 @@ class Agent:
             log.info("IR %d, objects %d: programmed in %.0f ms", *self._revisions, seconds * 1000)
         if self._first and not self._last.pending:
             self._first = False
+            # What was read for the start stays for long: looking through it for garbage again and again would hold up changes.
+            gc.collect()
+            gc.freeze()
             other = clean_other_backend(self._backend.kind, self._run)
             if other.chains or other.failures:
                 log.warning("iptables-%s: %s", self._backend.kind.other.value, other.words)

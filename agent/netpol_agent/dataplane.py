@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from netpol_agent.backend import Backend
 from netpol_agent.errors import Failure, KernelError
+from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.ipsets import IPSets, LineFailure, failed_members, member_changes
 from netpol_agent.iptables import FilterTable, Outcome, TableState
 from netpol_agent.parts import SizeLimit
@@ -95,7 +96,12 @@ class Dataplane:
     """One node's kernel. `sync(ruleset, touched)` may be called for every change; it starts no process for none."""
 
     def __init__(
-        self, backend: Backend, families: Iterable[Family], run: Runner, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        families: Iterable[Family],
+        run: Runner,
+        clock: Callable[[], float] = time.monotonic,
+        kernel_sets: KernelSets | None = None,
     ) -> None:
         self.backend = backend
         self.families = tuple(families)
@@ -105,7 +111,7 @@ class Dataplane:
         self.retry_at: float | None = None
         size = SizeLimit()
         self.tables = {f: FilterTable(backend, f, run, size) for f in self.families}
-        self.ipsets = IPSets(backend.ipset, run)
+        self.ipsets = IPSets(backend.ipset, run, kernel_sets)
         self._clock = clock
         self._loaded = False
         self._hook_lines: dict[Family, list[str]] = {}

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from netpol_agent.errors import KernelError
+from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.runner import Done, Runner
 from netpol_compiler.kinds import FAMILIES, Family
 from netpol_compiler.ruleset import IPSet, set_prefix
@@ -69,11 +70,12 @@ def member_changes(old: frozenset[str], new: frozenset[str]) -> tuple[frozenset[
 
 
 class IPSets:
-    """Reads and writes our sets."""
+    """Reads and writes our sets. `kernel`: what is plain goes there directly, without the program."""
 
-    def __init__(self, program: str, run: Runner) -> None:
+    def __init__(self, program: str, run: Runner, kernel: KernelSets | None = None) -> None:
         self._program = program
         self._run = run
+        self._kernel = kernel
 
     def read(self) -> dict[str, IPSet]:
         """All sets of ours. Raises KernelError."""
@@ -92,6 +94,9 @@ class IPSets:
         A refused line stops ipset, and it may not even have applied those before it; so the rest is run again.
         """
         remaining, failures = list(lines), list[LineFailure]()
+        if self._kernel is not None:
+            remaining = remaining[self._kernel.apply(remaining) :]
+        created = [line for line in remaining if line.startswith("create ")]
         refused: Counter[str] = Counter()
         while remaining:
             done = self._submit(remaining)
@@ -107,7 +112,15 @@ class IPSets:
                 given_up = [line for line in remaining if _name(line) == failure.set_name]
                 remaining = [line for line in remaining if _name(line) != failure.set_name]
                 failures += [LineFailure(line, f"not tried: {error}") for line in given_up]
+        self._learn(created)
         return failures
+
+    def _learn(self, created: Sequence[str]) -> None:
+        """From sets that the program has made the kernel's part learns to make others."""
+        for line in created if self._kernel is not None else ():
+            _, name, kind, *options = line.split()
+            if self._kernel is not None and not self._kernel.knows(kind, "inet6" in options):
+                self._kernel.learn(name)
 
     def _submit(self, lines: Sequence[str]) -> Done:
         return self._run([self._program, "restore"], "\n".join([*lines, ""]))

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int
     except CredentialsError as error:
         raise AgentError(str(error), error.remedy) from error
     pod = AgentPod(*api.pod, listen.port) if api.pod and listen else None
+    # Two threads: a change must not wait 5 ms (Python's own choice) for the other one, which may be parsing.
+    sys.setswitchinterval(0.0005)
     with background() as work:
         work.at_end(client.close)
         source = KubeSource(options.node, client, work)
