@@ -279,8 +279,12 @@ class _Work:
         if len(f"pod-{key.namespace}.{key.name}") > _LONGEST_NAME:
             raise LabError("its namespace and name together are too long for a network namespace's name")
         addresses = self._wishes.addresses(data)
+        bound = (data.get("spec") or {}).get("nodeName")
         for address in addresses:
-            if any(podaddresses.is_reserved(address, n) for n in self._nodes.values()):
+            home = next((n for n in self._nodes.values() if any(c.contains(address) for c in n.pod_cidrs)), None)
+            if home and bound and home.name != bound:
+                raise LabError(f"{address} is of the block of node {home.name}, and the pod is bound to {bound}")
+            if home and podaddresses.is_reserved(address, home):
                 raise LabError(f"{address} cannot be a pod's address")
             if owner := self._owner.get(address):
                 raise LabError(f"{address} is the address of {owner}")

@@ -49,6 +49,7 @@ class Builder:
             self._connect_machines(wanted)
         new_pods = [p for k, p in wanted.pods.items() if not p.host_network and not self._stays(self.built.pods.get(k), p, stale)]
         self._add_pods(new_pods, wanted)
+        self._add_strays(new_pods, new_nodes, wanted)
         self._program(wanted)
         self.built = wanted
 
@@ -99,11 +100,19 @@ class Builder:
             for pod in mine:
                 self.spaces.sysctl(node.netns, networks.pod_sysctls(pod, self.kind))
                 self._ip(pod.netns, networks.pod_lines(pod, node, self.kind))
-        for pod in pods:
-            for name, lines in networks.stray_routes(pod, wanted.nodes.values()).items():
-                self._ip(wanted.nodes[name].netns, lines)
+
+    def _add_strays(self, pods: list[LabPod], nodes: list[LabNode], wanted: Topology) -> None:
+        """Routes to pods whose addresses lie outside their node's blocks: to new ones on all nodes, to all on new nodes."""
+        fresh, newcomers = {n.name for n in nodes}, {p.key for p in pods}
+        for pod in wanted.pods.values():
+            for name, lines in networks.stray_routes(pod, wanted.nodes.values(), self.kind).items():
+                if name in fresh or pod.key in newcomers:
+                    self._ip(wanted.nodes[name].netns, lines)
 
     def _remove_pod(self, pod: LabPod) -> None:
+        for name, lines in networks.stray_routes(pod, self.built.nodes.values(), self.kind).items():
+            with contextlib.suppress(LabError):  # it is not there, where the pod was only half made
+                self._ip(self.built.nodes[name].netns, [line.replace("route replace", "route del") for line in lines])
         # The veth pair is deleted by hand: a namespace itself ends late when a process in it still runs.
         with contextlib.suppress(LabError):  # it was deleted in the pod, or never plugged in
             self._ip(pod.netns, ["link del eth0"])

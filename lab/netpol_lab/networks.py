@@ -200,16 +200,20 @@ def pod_lines(pod: LabPod, node: LabNode, kind: NetworkKind) -> list[str]:
     return lines
 
 
-def stray_routes(pod: LabPod, nodes: Iterable[LabNode]) -> dict[str, list[str]]:
+def stray_routes(pod: LabPod, nodes: Iterable[LabNode], kind: NetworkKind) -> dict[str, list[str]]:
     """For a pod whose address is outside its node's blocks: a route of its own on every node, by node name."""
     routes: dict[str, list[str]] = {}
     everyone = list(nodes)
-    home = next(n for n in everyone if n.name == pod.node)
+    home = next((n for n in everyone if n.name == pod.node), None)
+    if pod.host_network or home is None:
+        return {}
     for address in pod.addresses:
         if any(c.contains(address) for c in home.cidrs):
             continue
         for node in everyone:
-            via = f"via {of_family(home.addresses, address.family)}" if node is not home else f"dev {pod.device}"
+            # Behind a bridge the way is through the bridge: a port of it takes no packets of its own.
+            own = f"dev {pod.device if kind is NetworkKind.ROUTED else 'cni0'}"
+            via = f"via {of_family(home.addresses, address.family)}" if node is not home else own
             routes.setdefault(node.name, []).append(f"route replace {address}/{address.family.bits} {via}")
     return routes
 

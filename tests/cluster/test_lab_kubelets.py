@@ -164,6 +164,18 @@ def test_an_address_that_is_taken_is_told_of_the_pod_that_asks_and_stops_nobody(
     bare.wait_for(lambda: set(running(bare, place)) == {"two", "three"}, LIMIT, "the second one has the address")
 
 
+def test_an_address_of_no_nodes_block_moves_from_node_to_node(bare: Cluster, place: str) -> None:
+    wish = {"annotations": {"lab.npctl.dev/ip": "10.200.250.7"}}
+    bare.apply([pod(f"asking-{n}", place, nodeName=f"172.31.7.{n}") for n in (111, 112)])
+    for number in (111, 112):
+        name = f"on-{number}"
+        bare.apply([pod(name, place, nodeName=f"172.31.7.{number}", **wish)])
+        assert ip(running(bare, place)[name]) == "10.200.250.7"
+        for asking in (f"{place}/asking-111", f"{place}/asking-112", "node/172.31.7.111"):
+            assert answers(bare, asking, "10.200.250.7") == f"{place}/{name}"
+        bare.kubectl("delete", "pod", name, "-n", place)
+
+
 def test_a_completed_pod_loses_its_network_and_its_address(bare: Cluster, place: str) -> None:
     bare.apply([pod("job", place, nodeName="172.31.7.111", restartPolicy="Never"), pod("asking", place)])
     address = ip(running(bare, place)["job"])

@@ -247,6 +247,12 @@ def test_a_status_written_by_hand_is_a_wish_too(api: Api) -> None:
     assert address(api.settle(), "old") == "10.200.2.50"
 
 
+def test_an_address_of_another_nodes_block(api: Api) -> None:
+    api.put(pod("bound", on="n1", asks="10.200.2.9"), pod("free", asks="10.200.2.9"))
+    assert api.settle().running[Key("default", "free")].node.name == "n2"
+    assert api.told() == {"bound": "10.200.2.9 is of the block of node n2, and the pod is bound to n1"}
+
+
 @pytest.mark.parametrize(
     ("asks", "words"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from dnslib import RCODE, DNSRecord
@@ -120,14 +121,17 @@ def test_a_service_without_endpoints_is_rejected_and_its_old_chains_go() -> None
     assert sorted(line.removeprefix("-X ") for line in text.splitlines() if line.startswith("-X")) == gone
 
 
-def test_a_pod_off_its_nodes_block_gets_a_route_on_every_node() -> None:
+@pytest.mark.parametrize("kind", list(NetworkKind))
+def test_a_pod_off_its_nodes_block_gets_a_route_on_every_node(kind: NetworkKind) -> None:
     stray = LabPod(Key("a", "b"), "one", (parse_address("10.200.99.5"),))
-    assert networks.stray_routes(stray, NODES.values()) == {
-        "one": [f"route replace 10.200.99.5/32 dev {stray.device}"],
+    device = stray.device if kind is NetworkKind.ROUTED else "cni0"
+    assert networks.stray_routes(stray, NODES.values(), kind) == {
+        "one": [f"route replace 10.200.99.5/32 dev {device}"],
         "two": ["route replace 10.200.99.5/32 via 172.31.7.111"],
     }
     at_home = LabPod(Key("a", "c"), "one", (parse_address("10.200.36.5"),))
-    assert networks.stray_routes(at_home, NODES.values()) == {}
+    assert networks.stray_routes(at_home, NODES.values(), kind) == {}
+    assert networks.stray_routes(replace(stray, host_network=True), NODES.values(), kind) == {}
 
 
 def test_vxlan_learns_nothing_and_is_told_everything() -> None:
