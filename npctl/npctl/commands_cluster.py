@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
-from npctl import options
+from npctl import completion, options
 from npctl.output import Format
 
 _Policies = Annotated[
     list[str] | None,
-    typer.Argument(metavar="networkpolicy/NAME...", help="Policies to wait for (also netpol/NAME).", show_default=False),
+    typer.Argument(
+        metavar="networkpolicy/NAME...",
+        help="Policies to wait for (also netpol/NAME).",
+        show_default=False,
+        autocompletion=completion.policy,
+    ),
 ]
 
 

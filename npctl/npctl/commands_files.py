@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from npctl import options
+from npctl import completion, options
 from npctl.output import Format
 
 _Ends = Annotated[
@@ -18,6 +18,7 @@ _Goals = Annotated[
     typer.Option("--to", metavar="PLACE", help="A place to go to: pod/X, NS/X, svc/X, node/X, an address. Repeatable."),
 ]
 
+_POD = "pod/NAME, a unique beginning of a name, or deployment/NAME."
 _RULES = "Also the pod's chains and sets: as its node's kernel has them, with packet counters; with -f, as the kernel gets them."
 
 
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    target: Annotated[str, typer.Argument(metavar="POD", help="pod/NAME, a unique beginning of a name, or deployment/NAME.")],
+    target: Annotated[str, typer.Argument(metavar="POD", help=_POD, autocompletion=completion.pod)],
     files: options.FilesOrCluster = None,
     namespace: options.ClusterNamespace = None,
     to: _Goals = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from npctl import completion
 from npctl.output import Format
 
 Files = Annotated[
@@ -29,13 +30,23 @@ FilesOrCluster = Annotated[
 Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help="Namespace.")]
 OptionalNamespace = Annotated[str | None, typer.Option("--namespace", "-n", metavar="NS", help="Only this namespace.")]
 ClusterNamespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", metavar="NS", help="Namespace; of a cluster, the context's by default.")
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NS",
+        help="Namespace; of a cluster, the context's by default.",
+        autocompletion=completion.namespace,
+    ),
 ]
 Kubeconfig = Annotated[
     str | None,
     typer.Option("--kubeconfig", metavar="FILE", help="How to reach the cluster; KUBECONFIG or ~/.kube/config by default."),
 ]
-Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="Another context than the current one.")]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Another context than the current one.", autocompletion=completion.context),
+]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 LabelSelector = Annotated[
     str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Label selector: a=b, a!=b, a in (x,y), a, !a.")

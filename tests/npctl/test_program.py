@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ["explain", "matrix", "lint", "compile", "lab", "operator", "agent"]
+COMMANDS = ["explain", "matrix", "lint", "diff", "compile", "status", "wait", "lab", "operator", "agent"]
 LIST_MODULES = """
 import sys
 from npctl.main import main
@@ -63,7 +63,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
 def test_explain_imports_neither_rich_nor_lab_nor_agent(environment: tuple[str, ...]) -> None:
     imported = _imported("explain", "pod/python-nginx", "-n", "python", *environment)
     assert "netpol_compiler" in imported
-    assert not imported & {"rich", "netpol_lab", "netpol_agent", "netpol_operator", "kubernetes", "kopf", "asyncio"}
+    assert not imported & {"rich", "netpol_lab", "netpol_agent", "netpol_operator", "kubernetes", "urllib3", "kopf", "asyncio"}
 
 
 def test_no_colours_into_a_pipe(environment: tuple[str, ...]) -> None:
