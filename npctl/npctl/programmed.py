@@ -47,12 +47,12 @@ class Programmed:
     @property
     def lines(self) -> Iterator[str]:
         for family, chains in sorted((self.answer.get("chains") or {}).items()):
-            yield f"\nChains in the kernel of node {self.node}, IPv{family}, each rule after its packets and bytes:"
+            yield f"\nChains in the kernel of node {self.node}, IPv{family} (packets, bytes, rule):"
             if not chains:
                 yield "  none: this pod is not isolated"
             for name, rules in chains.items():
                 yield f"  {paint(name, Colour.BOLD)}"
-                yield from (f"    {r.get('packets', 0):>6} {r.get('bytes', 0):>8}  {r.get('rule', '')}" for r in rules)
+                yield from (f"    {r.get('packets', 0):>8} {r.get('bytes', 0):>10}  {r.get('rule', '')}" for r in rules)
         sets = self.answer.get("sets") or {}
         if sets:
             yield "\nSets in the kernel:"
