@@ -42,8 +42,8 @@ log = logging.getLogger("agent")
 
 VERIFY_SECONDS = 5.0
 GLANCE_SECONDS = 1.0
-CROSS_CHECK_EVERY = 12
-"""Verifications between two readings by python-iptables, which takes a process of some 200 ms."""
+CROSS_CHECK_EVERY = 60
+"""Verifications (5 minutes) between two readings by python-iptables, which takes a process of some 200 ms."""
 
 
 @dataclass(frozen=True, slots=True)
