@@ -72,6 +72,11 @@ class Writes:
         self._entries = {s: e for s, e in self._entries.items() if e.asked or e.task}
 
     @property
+    def under_way(self) -> int:
+        """How many requests wait for their answer, or for their turn."""
+        return sum(1 for e in self._entries.values() if e.task)
+
+    @property
     def open(self) -> tuple[str, ...]:
         """What is not known to be there yet, with the last error."""
         entries = [(slot, e) for slot, e in self._entries.items() if not (e.lasting and e.done)]
@@ -86,8 +91,7 @@ class Writes:
         except Exception as error:  # one object's fault must not end the loop that serves all others
             expected = isinstance(error, KubeError)
             words = str(error) if expected else repr(error)
-            # Somebody was faster, and the watch will show what came of it.
-            quiet = isinstance(error, ApiError) and (error.status in (404, 409))
+            quiet = isinstance(error, ApiError) and _is_overtaken(error)
             if words != entry.words and not quiet:
                 log.warning("%s: %s", " ".join(slot), words, exc_info=not expected)
             entry.words = words
@@ -98,6 +102,11 @@ class Writes:
             entry.task = None
         if entry.done and (entry.newest != basis or not entry.asked):
             self._wake()
+
+
+def _is_overtaken(error: ApiError) -> bool:
+    """Whether somebody was faster: the watch will show what came of it."""
+    return error.status in (404, 409) or (error.status == 403 and "being terminated" in error.message)
 
 
 __all__ = ["Writes"]

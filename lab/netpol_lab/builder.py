@@ -7,12 +7,14 @@ masquerade and of the services. The policies' chains are the agents' business al
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from netpol_lab import kubeproxy, networks
 from netpol_lab.errors import LabError
 from netpol_lab.model import Backend, Families, LabHost, LabNode, LabPod, NetworkKind, Topology
 from netpol_lab.netns import Namespaces
+
+_GOING = 77  # a group of links, for those that are about to be deleted
 
 
 class Builder:
@@ -37,9 +39,10 @@ class Builder:
     def apply(self, wanted: Topology) -> None:
         """Make the network what `wanted` says. Raises LabError with the failing command's words."""
         stale = {name for name, node in self.built.nodes.items() if wanted.nodes.get(name) != node}
-        for key, pod in self.built.pods.items():
-            if not pod.host_network and not self._stays(pod, wanted.pods.get(key), stale):
-                self._remove_pod(pod)
+        self._remove_pods(
+            [p for k, p in self.built.pods.items() if not p.host_network and not self._stays(p, wanted.pods.get(k), stale)],
+            self.built.nodes,
+        )
         for name in stale:
             self._remove_node(self.built.nodes[name])
         new_nodes = [n for n in wanted.nodes.values() if self.built.nodes.get(n.name) != n]
@@ -89,9 +92,8 @@ class Builder:
             self._ip(host.netns, networks.host_lines(host, wanted))
 
     def _add_pods(self, pods: list[LabPod], wanted: Topology) -> None:
+        self._remove_pods([p for p in pods if p.netns in self.spaces], wanted.nodes)  # what a change that failed has left
         for pod in pods:
-            if pod.netns in self.spaces:
-                self._remove_pod(pod)  # what is left of a change that failed
             self.spaces.create(pod.netns)
             self.spaces.sysctl(pod.netns, networks.QUIET)
         for node in wanted.nodes.values():
@@ -109,14 +111,22 @@ class Builder:
                 if name in fresh or pod.key in newcomers:
                     self._ip(wanted.nodes[name].netns, lines)
 
-    def _remove_pod(self, pod: LabPod) -> None:
-        for name, lines in networks.stray_routes(pod, self.built.nodes.values(), self.kind).items():
-            with contextlib.suppress(LabError):  # it is not there, where the pod was only half made
-                self._ip(self.built.nodes[name].netns, [line.replace("route replace", "route del") for line in lines])
-        # The veth pair is deleted by hand: a namespace itself ends late when a process in it still runs.
-        with contextlib.suppress(LabError):  # it was deleted in the pod, or never plugged in
-            self._ip(pod.netns, ["link del eth0"])
-        self.spaces.remove(pod.netns)
+    def _remove_pods(self, pods: list[LabPod], nodes: Mapping[str, LabNode]) -> None:
+        for node in nodes.values():
+            mine = [p for p in pods if p.node == node.name]
+            lines = [
+                line.replace("route replace", "route del")
+                for pod in pods
+                for line in networks.stray_routes(pod, nodes.values(), self.kind).get(node.name, ())
+            ]
+            # The veth pairs are deleted by hand: a namespace itself ends late when a process in it still runs. As one group,
+            # because the kernel waits for all its processors at each deletion.
+            lines += [f"link set {pod.device} group {_GOING}" for pod in mine] + ([f"link del group {_GOING}"] if mine else [])
+            if lines:
+                with contextlib.suppress(LabError):  # some were deleted in the pod, or never plugged in
+                    self.spaces.run(node.netns, ["ip", "-force", "-batch", "-"], "\n".join(lines) + "\n")
+        for pod in pods:
+            self.spaces.remove(pod.netns)
 
     def _remove_node(self, node: LabNode) -> None:
         self._ip(node.netns, ["link del eth0"])

@@ -43,6 +43,7 @@ _RETRY = 0.5
 _REFUSED_SECONDS = 5.0
 """So long a pod or node whose network could not be made is left out before it is tried again."""
 _LOOK_AGAIN = 0.05
+_MANY, _BURST_SECONDS = 8, 0.05
 
 
 class Kubelets:
@@ -136,6 +137,8 @@ class Kubelets:
         self._wake.set()
         while True:
             await self._wake.wait()
+            if self._writes.under_way >= _MANY:
+                await asyncio.sleep(_BURST_SECONDS)  # what comes of them in the next moment is one step, not one each
             self._wake.clear()
             self._busy = True
             try:
