@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from npctl.errors import CommandError, ExitCode, usage
 
@@ -207,6 +207,7 @@ class _Told:
 def connect(access: Access) -> Api:
     """The cluster that `access` means. Raises CommandError for a kubeconfig or context that cannot be used."""
     import logging
+    from urllib.request import getproxies
 
     from kubernetes import client
 
@@ -220,7 +221,14 @@ def connect(access: Access) -> Api:
         raise usage(f"{text}: no such kubeconfig", "check --kubeconfig, or the variable KUBECONFIG")
     else:
         where, namespace = _from_pod(configuration, access.context)
+    if configuration.proxy in getproxies().values() and _is_here(configuration.host):
+        configuration.proxy = None  # as kubectl: the environment's proxy is not for this machine
     return Api(client.ApiClient(configuration), where, namespace)
+
+
+def _is_here(server: str) -> bool:
+    host = urlsplit(server).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def contexts(access: Access) -> list[str]:

@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from cluster_api import Cluster
+from npctl.api import Access, ApiError, connect
 from published import NODES, compile_policy, npctl, pod, policy, report
 
 HERE = "npctl-reads"
@@ -119,6 +121,31 @@ def test_several_kubeconfigs_are_merged_as_kubectl_does(town: Cluster, tmp_path:
     other = tmp_path / "other"
     other.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "contexts": [], "clusters": [], "users": []}))
     assert npctl(town, "matrix", "-n", HERE, KUBECONFIG=f"{other}:{town.kubeconfig}:/none/such").code == 0
+
+
+def test_a_proxy_of_the_environment_is_not_for_this_machine(town: Cluster) -> None:
+    assert npctl(town, "matrix", "-n", HERE, HTTPS_PROXY="http://127.0.0.1:1", https_proxy="http://127.0.0.1:1").code == 0
+
+
+def test_in_a_pod_its_service_account_is_used(town: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no kubeconfig: the files that a kubelet mounts, here in another folder."""
+    from kubernetes.config import incluster_config
+
+    config = yaml.safe_load(town.kubeconfig.read_text())
+    (ca,) = [e["cluster"]["certificate-authority-data"] for e in config["clusters"]]
+    (tmp_path / "ca.crt").write_bytes(base64.b64decode(ca))
+    (tmp_path / "token").write_text(town.kubectl("create", "token", "default", "-n", HERE).strip())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(server.hostname))
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    api = connect(Access())
+    assert api.where == "this pod's cluster" and api.get("/version")["major"] == "1"
+    with pytest.raises(ApiError, match=f"system:serviceaccount:{HERE}:default"):
+        api.listed("/api/v1/pods")
 
 
 # -- what cannot be reached ----------------------------------------------------------------------------

@@ -171,6 +171,8 @@ def test_what_the_kernel_holds_is_shown_with_its_counters_and_its_differences() 
         "differences": ["set npc4-x lacks 10.0.0.1"],
     }
     text = "\n".join(Programmed("n1", answer).lines)
-    assert "    12        720  -j DROP" in text and "none: this pod is not isolated" in text and "npc4-x (hash:net): empty" in text
+    assert (
+        "    12        720  -j DROP" in text and "none: this pod is not isolated" in text and "npc4-x (hash:net): empty" in text
+    )
     assert "THE KERNEL DIFFERS from what was compiled for node n1" in text and "set npc4-x lacks 10.0.0.1" in text
     assert Programmed("n1", answer).data["differences"] == ["set npc4-x lacks 10.0.0.1"]
