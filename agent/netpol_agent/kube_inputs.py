@@ -221,8 +221,9 @@ class NodeInputs:
         if live and old is not None and _live(old) and new is not None and old.labels == new.labels:
             return
         local = self._namespaces.setdefault(namespace, set())
+        first = live and not local
         (local.add if live else local.discard)(key)
-        if local and len(local) == 1 and live:
+        if first:
             self._open(namespace, now)
         for policy, published in self._policies.of(namespace).items():
             picks = live and new is not None and published.policy.pod_selector.matches(new.labels)

@@ -377,6 +377,13 @@ def test_then_it_comes_together_with_its_policies(running: Desk) -> None:
     assert ([p.key.name for p in delta.pods_up], delta.policies_up) == (["till"], (FARM_IR,))
 
 
+def test_new_labels_of_the_only_pod_of_a_namespace_ask_for_nothing(running: Desk) -> None:
+    running.answers = False
+    delta = running.pod("web", "10.0.0.1", app="shop").take()
+    assert [p.labels["app"] for p in delta.pods_up] == ["shop"]
+    assert running.inputs.known.take_asks(running.now) == []
+
+
 def test_a_list_that_does_not_come_leaves_it_isolated_until_it_does(running: Desk) -> None:
     running.answers = False
     running.pod("till", "10.0.0.9", namespace="farm", app="web")
