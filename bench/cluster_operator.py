@@ -28,6 +28,7 @@ from measure import Figure, progress
 from netpol_compiler.objects import Cluster, Pod
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, ApiError
+from netpol_kube.reflector import identities
 from netpol_lab.chart import NAMESPACE
 from netpol_lab.controlplane import kubeconfig_text
 
@@ -68,7 +69,7 @@ async def measured(made: Server, cluster: Cluster) -> None:
             for how, found in starts.items():
                 progress(f"operator's start, {how}: round {turn + 1} of {ROUNDS}")
                 if how == "from nothing":
-                    await remove_ir(client, cluster)
+                    await remove_ir(client)
                 async with started(made) as operator:
                     found.append(await operator.start_costs())
         for how, found in starts.items():
@@ -130,7 +131,7 @@ async def each(client: ApiClient, what: str, items: Iterable[T], work: Work[T]) 
             await work(client, item)
             done += 1
             if done % 100 == 0:
-                progress(f"filling the API server: {done:,} {what} in {time.monotonic() - begun:.0f} s")
+                progress(f"the API server: {done:,} {what} in {time.monotonic() - begun:.0f} s")
 
     await asyncio.gather(*(worker() for _ in range(PARALLEL)))
 
@@ -144,12 +145,16 @@ async def account(made: Server, client: ApiClient) -> None:
     made.kubeconfig.write_text(kubeconfig_text(mine))
 
 
-async def remove_ir(client: ApiClient, cluster: Cluster) -> None:
+async def remove_ir(client: ApiClient) -> None:
+    """One by one: a collection of this size takes longer than the API server has patience."""
+
     async def remove(client: ApiClient, path: str) -> None:
         await client.delete(path)
 
-    paths = [resources.compiled_policies_path(namespace) for namespace in cluster.namespaces]
-    await each(client, "namespaces' IR removed", [resources.ADDRESS_SETS, *paths], remove)
+    found = [f"{resources.ADDRESS_SETS}/{name}" for _, name in await identities(client, resources.ADDRESS_SETS)]
+    policies = await identities(client, resources.COMPILED_POLICIES)
+    found += [f"{resources.compiled_policies_path(namespace)}/{name}" for namespace, name in policies]
+    await each(client, "objects of the IR removed", found, remove)
 
 
 # -- the operator --------------------------------------------------------------------------------------
