@@ -63,6 +63,7 @@ class Publisher:
         self._metrics = metrics
         self._leading = leading
         self._ready = ready
+        self._generations: dict[Key, int] = {}
         self._slices: dict[str, Slices[Any]] = {}
         self._members = 0
         self._dirty_sets: set[str] = set()
@@ -185,6 +186,7 @@ class Publisher:
             self._dirty_policies.add(policy.key)
         for key in delta.policies_down:
             self.policies.pop(key, None)
+            self._generations.pop(key, None)
             self._spans.remove_policy(key)
             self._dirty_policies.add(key)
         dirty = self._spans.take_dirty()
@@ -192,6 +194,10 @@ class Publisher:
         self._dirty_sets |= dirty.sets
         for namespace in dirty.namespaces:
             self._dirty_policies |= self._spans.policies_of(namespace)
+        if self.feed is not None:
+            # Taken now, with the content that was compiled of it: while a batch waits for its writes, newer ones are handed over.
+            changed = self._dirty_policies & self.policies.keys()
+            self._generations.update((key, self.feed.generations.get(key, 0)) for key in changed)
         self._metrics.sets.set(len(self.sets))
         self._metrics.members.set(self._members)
         self._metrics.policies.set(len(self.policies))
@@ -292,8 +298,7 @@ class Publisher:
 
     async def _write_policy(self, key: Key) -> int:
         policy = self.policies[key]
-        generation = self.feed.generations.get(key, 0) if self.feed is not None else 0
-        body = resources.compiled_policy_object(policy, generation, self._needs(policy))
+        body = resources.compiled_policy_object(policy, self._generations.get(key, 0), self._needs(policy))
         path = resources.compiled_policy_path(key)
         buckets = self._policy_buckets(key.namespace)
         known = self.store.there.get(path)
