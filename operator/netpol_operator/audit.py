@@ -24,8 +24,9 @@ PERIOD_SECONDS = 180.0
 GRACE_SECONDS = 1.0
 """A watch may be this much behind a list; what differs for longer is looked up."""
 START_SECONDS = 0.3
-STALLED_SECONDS = 10.0
-"""At the start, a kind of which nothing more was handed over for so long is looked up one by one."""
+STALLED_SECONDS, FEW_STALLED_SECONDS = 10.0, 3.0
+"""At the start, what is missing of a kind is looked up one by one when nothing of it was handed over for so long."""
+FEW = 50
 REST_SECONDS = 2.0
 """Between audits, however many are asked for: a gap is seen by several watches."""
 HANDED_OVER = ("NetworkPolicy", "Namespace")
@@ -78,17 +79,24 @@ class Audit:
     async def _start(self) -> None:
         """Wait until no list has anything that was not handed over."""
         for kind in HANDED_OVER:
-            there = await identities(self._client, LISTS[kind])
-            held, before, waited = self._feed.held[kind], -1, 0.0
-            while not there.keys() <= held.keys():
+            held = self._feed.held[kind]
+            missing, waited = await self._missing(kind), 0.0
+            while missing:
                 await asyncio.sleep(START_SECONDS)
-                waited = 0.0 if len(held) != before else waited + START_SECONDS
-                before = len(held)
-                if waited >= STALLED_SECONDS:
+                # Only what is missing counts: what comes and goes all the while must not keep the start waiting.
+                left = missing - held.keys()
+                waited = 0.0 if left != missing else waited + START_SECONDS
+                missing = left
+                if waited >= (FEW_STALLED_SECONDS if len(missing) <= FEW else STALLED_SECONDS):
                     # Not handed over, or deleted meanwhile: this finds out which.
-                    await self._look_up(kind, there.keys() - held.keys())
-                    there = await identities(self._client, LISTS[kind])
+                    await self._look_up(kind, missing)
+                    missing, waited = await self._missing(kind), 0.0
         self.complete = True
+
+    async def _missing(self, kind: str) -> set[Identity]:
+        """What there is now of a kind and was not handed over."""
+        there = await identities(self._client, LISTS[kind])
+        return set(there) - self._feed.held[kind].keys()
 
     async def _audit(self, kind: str) -> None:
         there = await identities(self._client, LISTS[kind])
