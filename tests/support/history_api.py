@@ -2,7 +2,7 @@
 
     with History(cluster) as history:
         ... kill the leader, change things ...
-    assert history.faults() == []
+    history.check()
 
 The API server orders all writes by resourceVersion, and a watch tells each of them. So of each version of an IR object it can be
 said whether some state of the users' objects before it gives just that, and whether it is a later one than the version before
@@ -115,9 +115,10 @@ class History:
         """How many versions of this kind were written, ends too."""
         return sum(event.kind == kind for event in self._later)
 
-    def faults(self) -> list[str]:
-        """Every version of an IR object that no state of the users' objects justifies, in words."""
-        return [*self._set_faults(), *self._policy_faults(), *self._order_faults()]
+    def check(self) -> None:
+        """Raise AssertionError with every version of an IR object that no state of the users' objects justifies."""
+        faults = [*self._set_faults(), *self._policy_faults(), *self._order_faults()]
+        assert not faults, "\n".join(faults)
 
     def _events(self, *kinds: str) -> list[Event]:
         """What was written since entry, in the order of the API server."""
@@ -185,7 +186,10 @@ class History:
             if later:
                 reached[place] = later[0]
             else:
-                yield f"policy {'/'.join(place)} at {event.version}: of no state that its NetworkPolicy had since then"
+                states = [(*state[:2], state[2]["digest"]) for state in sources.get(place, ())]
+                known = [state for state in states if spec["uid"] in state or spec["digest"] in state]
+                seen = (spec["uid"], spec["sourceGeneration"], spec["digest"])
+                yield f"policy {'/'.join(place)} at {event.version}: {seen} is none of {known}"
 
     def _order_faults(self) -> Iterator[str]:
         """A policy never names a set that is not there."""

@@ -91,11 +91,19 @@ class Programs:
         finally:
             self.control("resume", *programs)
 
-    def forget(self) -> None:
-        """Stop the API server, compact etcd, start it again: whoever watched from before gets 410 Gone."""
-        self._cluster.client.control("apiserver", "stop")
-        self._cluster.client.compact()
-        self._cluster.client.control("apiserver", "start")
+    @contextmanager
+    def blind(self, *programs: str) -> Iterator[None]:
+        """What happens inside these programs never learn by a watch: theirs are cut before, and 410 Gone after.
+
+        The API server is stopped before the programs are paused, because a watch that is not read still holds what it was sent.
+        """
+        self.control("stop", "apiserver")
+        with self.paused(*programs):
+            self.control("start", "apiserver")
+            yield
+            self.control("stop", "apiserver")
+            self._cluster.client.compact()
+            self.control("start", "apiserver")
 
     def all_running(self) -> None:
         """Whatever a test did, everything runs again; returns when all is in force."""
