@@ -300,7 +300,8 @@ class _Work:
         uncreated = {k: a for k, a in self._before.given.items() if k not in self._live}
         options = ExpandOptions(families=self._families.each)
         found = expand([*nodes, *services, *self._documents], uncreated, options)
-        for item in found.rejected:
+        unplaced = [w for w in found.warnings if w.kind == "Pod"]  # no node fits
+        for item in (*found.rejected, *unplaced):
             key = Key(item.namespace, item.name)
             self._tell(item.kind, key, self._uid_of(item.kind, key), f"{item.field}: {item.reason}" if item.path else item.reason)
         return found

@@ -88,8 +88,10 @@ def _ends(wanted: Wanted) -> None:
     for key, uid in gone.items():
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         pod = wanted.cache.pods.get(key)
-        basis = (uid, pod and pod["metadata"].get("finalizers"))
-        wanted.writes.ask(("remove", "Pod", str(key)), repr(basis), _call(_delete, wanted.client, _path("Pod", *key), body))
+        finalizers = pod["metadata"].get("finalizers") if pod else None
+        work = _call(_delete, wanted.client, _path("Pod", *key), body)
+        # With finalizers it stays until others have let it go.
+        wanted.writes.ask(("remove", "Pod", str(key)), (uid, str(finalizers)), work, lasting=bool(finalizers))
 
 
 async def _delete(client: ApiClient, path: str, body: Json) -> None:

@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 from netpol_compiler.addresses import parse_address
 from netpol_compiler.objects import Key
 from netpol_compiler.workloads import ObjectId
-from netpol_lab import podstatus
 from netpol_lab.apiserver import ApiServer
 from netpol_lab.apiworld import Around, Objects, Plan, work_out
 from netpol_lab.model import Families, Topology
-from netpol_lab.podcontainer import program_container, read_program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Json = dict[str, Any]
-NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
 API = parse_address("172.31.7.100"), 6443
 
 
@@ -185,6 +182,13 @@ def test_a_pod_runs_when_the_api_server_says_that_it_is_bound(api: Api) -> None:
     first = api.step()
     assert not first.running and first.bind[Key("default", "free")][1] in ("n1", "n2")
     assert names(api.settle()) == {"free"}
+
+
+def test_a_pod_that_fits_nowhere_is_told(api: Api) -> None:
+    api.put(pod("picky"))
+    api.pods[Key("default", "picky")]["spec"]["nodeSelector"] = {"disk": "fast"}
+    assert not api.settle().running
+    assert api.told() == {"picky": "spec.nodeSelector: no node fits its nodeSelector: it stays Pending"}
 
 
 @pytest.mark.parametrize("spec", [{"schedulerName": "mine"}, {"schedulingGates": [{"name": "wait"}]}])
@@ -403,75 +407,3 @@ def _act(api: Api, step: tuple[Any, ...]) -> None:
             api.take("Pod", rest[0])
         elif verb == "finish":
             api.change(rest[0], status={"phase": "Succeeded"})
-
-
-# Statuses and programs
-
-
-def _own() -> Json:
-    container = {
-        "name": "agent",
-        "image": "npctl",
-        "command": ["npctl"],
-        "args": ["agent", "--node", "$(NODE)", "--pod", "$(NS)/$(POD)", "$$(NODE)", "$(MISSING)"],
-        "env": [
-            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-            {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
-            {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"},
-        ],
-        "ports": [{"name": "http", "containerPort": 9436}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5},
-        "volumeMounts": [
-            {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
-            {"name": "lock", "mountPath": "/run/xtables.lock"},
-        ],
-    }
-    volumes = [
-        {"name": "lock", "hostPath": {"path": "/run/xtables.lock", "type": "FileOrCreate"}},
-        {"name": "token", "projected": {}},
-    ]
-    spec = {
-        "nodeName": "n1",
-        "hostNetwork": True,
-        "serviceAccountName": "npctl-agent",
-        "containers": [container],
-        "volumes": volumes,
-    }
-    return {"metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"app": "x"}}, "spec": spec}
-
-
-def test_a_program_as_its_pod_says() -> None:
-    own = (parse_address("172.31.7.1"),)
-    made = read_program(_own(), "node-n1", own, own, {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"})
-    assert made.arguments == ("agent", "--node", "n1", "--pod", "ns/p", "$(NODE)", "$(MISSING)")
-    assert made.env["KUBERNETES_SERVICE_HOST"] == "192.0.2.1" and made.env["KUBERNETES_SERVICE_PORT"] == "443"
-    assert made.env["LABEL"] == "x" and made.account == "npctl-agent" and made.restart == "Always"
-    assert made.readiness is not None and (made.readiness.port, made.readiness.path, made.readiness.period) == (
-        9436,
-        "/readyz",
-        5.0,
-    )
-    assert [(h.path, h.mount, h.is_file) for h in made.host_paths] == [("/run/xtables.lock", "/run/xtables.lock", True)]
-
-
-def test_other_containers_are_no_programs() -> None:
-    assert program_container(pod("web")) is None
-    assert program_container({"spec": {"containers": [{"name": "c", "command": ["sh", "-c", "npctl"]}]}}) is None
-
-
-def test_a_status_that_is_written_is_not_written_again(api: Api) -> None:
-    api.put(pod("web", on="n1"))
-    placed = api.settle().running[Key("default", "web")]
-    data = api.pods[Key("default", "web")]
-    status = podstatus.pod_status(data, placed, podstatus.ALWAYS, NOW)
-    assert podstatus.differs(data.get("status"), status)
-    written = {**data, "status": status}
-    assert podstatus.pod_status(written, placed, podstatus.ALWAYS, LATER) == status
-    run = podstatus.Run(running=False, ready=False, restarts=1, exit_code=1)
-    crashed = podstatus.pod_status(written, placed, run, LATER)
-    assert podstatus.differs(status, crashed) and not podstatus.is_ready({"status": crashed})
-    assert crashed["containerStatuses"][0]["state"] == {"waiting": {"reason": "CrashLoopBackOff"}}
-    ended = podstatus.pod_status(written, placed, replace(run, exit_code=0, ended=True), LATER)
-    assert ended["phase"] == "Succeeded" and ended["containerStatuses"][0]["state"]["terminated"]["reason"] == "Completed"
