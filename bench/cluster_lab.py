@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import datapath
 from measure import progress
 
 from netpol_lab.client import LabClient
+from netpol_lab.controlplane import PORT
 
 Json = dict[str, Any]
 NODES = (1, 2)
@@ -88,19 +89,31 @@ class ClusterLab:
         self.inside("fill", namespaces=namespaces, pods=pods, policies=policies)
         self.client.wait(limit=IN_FORCE_SECONDS)
 
+    def count_bytes(self, number: int) -> None:
+        """From now on count what the API server sends to the programs of a node's own network, which is the agent alone."""
+        rule = ["INPUT", "-p", "tcp", "--sport", str(PORT), "-j", "RETURN"]
+        self.printed(f"node/node-{number}", ["iptables-nft", "-w", "-I", *rule])
+
+    def bytes_counted(self, number: int) -> int:
+        """Bytes since `count_bytes`, with the headers of IP and TCP."""
+        table = self.printed(f"node/node-{number}", ["iptables-nft", "-w", "-nvxL", "INPUT"])
+        (line,) = (line for line in table.splitlines() if f"spt:{PORT}" in line)
+        return int(line.split()[1])
+
     def programs(self) -> Mapping[str, int]:
         """The pids, inside the lab, of what runs there: "npctl-system/npctl-agent-..." and so on."""
         return {name: pid for name, pid in self.client.status()["programs"].items() if pid}
 
 
 @contextmanager
-def cluster_lab(name: str) -> Iterator[ClusterLab]:
+def cluster_lab(name: str, more: Iterable[Json] = ()) -> Iterator[ClusterLab]:
+    """A lab with a client on the first node, a server on the second, and `more` objects."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="npctl-bench-")))
         ends = datapath.wire(folder)
         client = LabClient(f"{name}-{os.getpid()}")
         pods = [datapath.pod("client", 1), datapath.pod("server", 2)]
-        objects = [*(datapath.node(number) for number in NODES), *pods]
+        objects = [*(datapath.node(number) for number in NODES), *pods, *more]
         client.up(objects, api=True, limit=UP_SECONDS, progress=lambda text: progress(f"lab {name}: {text}"))
         stack.callback(client.down)
         yield ClusterLab(client, ends)

@@ -1,10 +1,11 @@
 """What has to be measured from inside a lab: requests to its API server and what can be seen of their consequences, processes.
 
-    python inside.py rounds|fill|costs ARGUMENTS      ARGUMENTS and what is printed are JSON; times are CLOCK_MONOTONIC, ns
+    python inside.py rounds|fill|add|costs ARGUMENTS      ARGUMENTS and what is printed are JSON; times are CLOCK_MONOTONIC, ns
 
 rounds  {kubeconfig, rounds, pause, steps: [request], watches: [path]}: the steps in turn, each a request on one kept-alive
         connection, as {method, path, body, type}; prints {writes: [[begun, answered]], seen: [[at, kind, type, name]]}
-fill    {kubeconfig, namespaces, pods, policies, first}: a synthetic cluster, its namespaces' names beginning with `first`
+fill    {kubeconfig, namespaces, pods, policies}: a synthetic cluster
+add     {kubeconfig, namespaces, pods, policies, count, seconds}: `count` pods more in that cluster, evenly over so many seconds
 costs   {pids: {name: pid}}: prints {name: {cpu, resident, share}} in seconds and bytes
 """
 
@@ -22,8 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import cluster_operator
 import process
+import synthetic
 
+from netpol_compiler.objects import Cluster
+from netpol_kube.client import ApiClient
 from netpol_kube.credentials import Credentials, from_kubeconfig
 
 Json = dict[str, Any]
@@ -80,15 +85,22 @@ def follow(credentials: Credentials, path: str, seen: list[tuple[int, str, str, 
 
 
 async def fill(credentials: Credentials, wanted: Json) -> Json:
-    import cluster_operator
-    import synthetic
-
-    from netpol_kube.client import ApiClient
-
-    cluster = synthetic.cluster(wanted["namespaces"], wanted["pods"], wanted["policies"])
     async with ApiClient(credentials, "npctl-bench") as client:
-        await cluster_operator.fill(client, cluster)
+        await cluster_operator.fill(client, cluster_of(wanted))
     return {}
+
+
+async def add(credentials: Credentials, wanted: Json) -> Json:
+    pods, begun = list(cluster_of(wanted).pods.values()), time.monotonic()
+    async with ApiClient(credentials, "npctl-bench") as client:
+        for number in range(wanted["count"]):
+            await asyncio.sleep(max(0.0, begun + number * wanted["seconds"] / wanted["count"] - time.monotonic()))
+            await cluster_operator.create_pod(client, cluster_operator.newcomer(pods, number))
+    return {}
+
+
+def cluster_of(wanted: Json) -> Cluster:
+    return synthetic.cluster(wanted["namespaces"], wanted["pods"], wanted["policies"])
 
 
 def costs(wanted: Json) -> Json:
@@ -104,7 +116,9 @@ def main(mode: str, wanted: Json) -> Json:
     if mode == "costs":
         return costs(wanted)
     credentials = from_kubeconfig(Path(wanted["kubeconfig"]))
-    return asyncio.run(fill(credentials, wanted)) if mode == "fill" else rounds(credentials, wanted)
+    if mode == "rounds":
+        return rounds(credentials, wanted)
+    return asyncio.run((fill if mode == "fill" else add)(credentials, wanted))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The benchmark: `./dev bench [GROUP...]`. Prints each figure's minimum, median and maximum.
 
-Groups: commands, compiling, programming, datapath; without a name all of them. Nothing is judged: the aims stand
-beside the figures, and machines differ.
+Groups: commands, compiling, programming, datapath, cluster; without a name all of them. A group's part has a name of its
+own: cluster is cluster_reaction, cluster_agent and cluster_operator. Nothing is judged: the aims stand beside the figures, and
+machines differ.
 """
 
 from __future__ import annotations
@@ -14,18 +15,26 @@ from importlib import import_module
 
 from measure import HEADER, Figure, show
 
-GROUPS = ("commands", "compiling", "programming", "datapath")
+GROUPS = {
+    "commands": ("commands",),
+    "compiling": ("compiling",),
+    "programming": ("programming",),
+    "datapath": ("datapath",),
+    "cluster": ("cluster_reaction", "cluster_agent", "cluster_operator"),
+}
+PARTS = {part: (part,) for parts in GROUPS.values() for part in parts}
 
 
 def main(names: list[str]) -> int:
-    unknown = [n for n in names if n not in GROUPS]
+    known = {**PARTS, **GROUPS}
+    unknown = [n for n in names if n not in known]
     if unknown:
-        print(f"bench: no group {', '.join(unknown)}; there are {', '.join(GROUPS)}", file=sys.stderr)
+        print(f"bench: no group {', '.join(unknown)}; there are {', '.join(dict.fromkeys([*GROUPS, *PARTS]))}", file=sys.stderr)
         return 2
     print(f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(HEADER)
-    for name in names or GROUPS:
-        figures: Callable[[], Iterator[Figure]] = import_module(name).figures
+    for part in (part for name in names or GROUPS for part in known[name]):
+        figures: Callable[[], Iterator[Figure]] = import_module(part).figures
         show(figures())
     return 0
 
