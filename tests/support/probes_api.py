@@ -23,7 +23,8 @@ PAUSE = 0.02
 MOST = 4000
 """Rounds of one thread at most."""
 ENOUGH = 20
-"""Rounds below which nothing was shown."""
+"""Rounds below which nothing was shown: what went faster is probed for a while more."""
+PATIENCE = 60.0
 
 
 class Probes:
@@ -46,14 +47,18 @@ class Probes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        if error is None:
-            for fault in self._faults:
-                raise fault
-            for wanted in self._wanted:
-                assert self.rounds[wanted] >= ENOUGH, f"only {self.rounds[wanted]} rounds of what must be {wanted} counted"
+        try:
+            if error is None:
+                self._ground.cluster.wait_for(self._enough, PATIENCE, f"{ENOUGH} rounds of each kind that count: {self.rounds}")
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+        if error is None and self._faults:
+            raise self._faults[0]
+
+    def _enough(self) -> bool:
+        return bool(self._faults) or all(self.rounds[wanted] >= ENOUGH for wanted in self._wanted)
 
     def _run(self, expected: str, lines: tuple[str, ...], limit: float) -> None:
         try:
