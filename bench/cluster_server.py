@@ -70,7 +70,8 @@ class Server:
 def enclosed(file: str, *arguments: str) -> subprocess.Popen[str]:
     """Start `python FILE ARGUMENTS` as the first process of new namespaces: whatever it starts ends with it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PATH": machine.search_path()}
-    command = [*machine.UNSHARE, sys.executable, file, *arguments]
+    # setpriv: when this program is killed, so is that one.
+    command = ["setpriv", "--pdeathsig", "KILL", *machine.UNSHARE, sys.executable, file, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
