@@ -2,8 +2,9 @@
 
     Pipeline.flush, Spans --collect--> wanted, dirty --batch--> sets up -> policies up -> policies down -> sets down --> Store
 
-One batch at a time; what changes meanwhile is in the next one. What fails stays dirty and is tried again, without holding up the
-rest. Spans grow with the change that needs them and shrink at an audit only, so that a pod that moves to and fro costs no writes.
+One batch at a time; what changes meanwhile is in the next one. What fails is late: it is tried again after a while and holds up
+only what depends on it. Spans grow with the change that needs them and shrink at an audit only, so that a pod that moves to and
+fro costs no writes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from netpol_operator.store import NotLeading, Store, digest_of
 
 log = logging.getLogger("npctl.publish")
 
-RETRY_SECONDS = 0.5
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 2.0
+"""Until what failed is tried again: doubled as long as that is of no use."""
 REST = 2.0
 """After a batch whose computing took T, the next one waits REST x T: bursts are taken together, a third of a core is the most."""
 LONGEST_REST = 0.5
@@ -68,6 +70,11 @@ class Publisher:
         self._members = 0
         self._dirty_sets: set[str] = set()
         self._dirty_policies: set[Key] = set()
+        self._late_sets: set[str] = set()
+        self._late_policies: set[Key] = set()
+        self._complaints: dict[Any, str] = {}
+        self._pause = RETRY_SECONDS
+        self._retry: asyncio.TimerHandle | None = None
         self._stale_slices: set[str] = set()
         self._shrinking: set[str] = set()
         self._working = False
@@ -127,7 +134,7 @@ class Publisher:
 
     @property
     def backlog(self) -> int:
-        return len(self._dirty_sets) + len(self._dirty_policies)
+        return len(self._dirty_sets | self._late_sets) + len(self._dirty_policies | self._late_policies)
 
     @property
     def stuck(self) -> str:
@@ -158,15 +165,29 @@ class Publisher:
                 if done:
                     self._metrics.publish.observe(time.perf_counter() - begun)
                     self._tell(delta, time.perf_counter() - begun)
-                if self.backlog:
-                    asyncio.get_running_loop().call_later(RETRY_SECONDS, self.kick)
-                elif not self.published_once:
-                    self.published_once = True
-                    log.info("the IR is complete: %d policies, %d sets", len(self.policies), len(self.sets))
+                self._after_batch()
             self._metrics.backlog.set(self.backlog)
             rest = min(REST * (time.process_time() - cpu), LONGEST_REST)
             if rest > 0.01:
                 await asyncio.sleep(rest)
+
+    def _after_batch(self) -> None:
+        if not self._late_sets and not self._late_policies:
+            self._pause = RETRY_SECONDS
+        elif self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
+            self._pause = min(2 * self._pause, LONGEST_RETRY_SECONDS)
+        if not self.published_once and not self._dirty_sets and not self._dirty_policies:
+            self.published_once = True
+            late = f", {self.backlog} objects not written yet" if self.backlog else ""
+            log.info("the IR is complete: %d policies, %d sets%s", len(self.policies), len(self.sets), late)
+
+    def _try_again(self) -> None:
+        """What failed is compared once more."""
+        self._retry = None
+        self._dirty_sets |= self._late_sets
+        self._dirty_policies |= self._late_policies
+        self.kick()
 
     def _collect(self) -> IRDelta:
         """Compile what changed and note what has to be compared."""
@@ -207,31 +228,34 @@ class Publisher:
         return delta
 
     async def _batch(self) -> int:
-        """Write what is dirty. Returns how many writes succeeded; what failed is dirty again. Raises NotLeading."""
+        """Write what is dirty. Returns how many writes succeeded; what failed is late. Raises NotLeading."""
         names, self._dirty_sets = self._dirty_sets, set()
         keys, self._dirty_policies = self._dirty_policies, set()
+        late_sets, late_policies = self._late_sets - names, self._late_policies - keys
         try:
-            bad_sets, done = await self._each(self._write_set, [n for n in names if n in self.sets])
-            held_back = {k for k in keys if k in self.policies and self.policies[k].set_names & bad_sets}
-            bad_keys, count = await self._each(self._write_policy, [k for k in keys if k in self.policies and k not in held_back])
-            done += count
-            bad_down, count = await self._each(self._delete_policy, [k for k in keys if k not in self.policies])
-            done += count
-            self._dirty_sets |= bad_sets
-            self._dirty_policies |= held_back | bad_keys | bad_down
-            leaving = [n for n in names if n not in self.sets]
-            if bad_down or bad_keys:
-                # A policy that still stands may name a set that nobody else wants: its set stays too.
-                self._dirty_sets |= set(leaving)
-            else:
-                bad_leaving, count = await self._each(self._delete_set, leaving)
+            bad, done = await self._each(self._write_set, [n for n in names if n in self.sets])
+            late_sets |= bad
+            held_back = {k for k in keys if k in self.policies and self.policies[k].set_names & late_sets}
+            late_policies |= held_back
+            up, down = [k for k in keys if k in self.policies and k not in held_back], [k for k in keys if k not in self.policies]
+            for work, wanted in ((self._write_policy, up), (self._delete_policy, down)):
+                bad_keys, count = await self._each(work, wanted)
+                late_policies |= bad_keys
                 done += count
-                self._dirty_sets |= bad_leaving
+            leaving = {n for n in names if n not in self.sets}
+            if any(resources.compiled_policy_path(k) in self.store.there for k in late_policies):
+                # A policy that still stands as it was may name a set that nobody else wants: its set stays too.
+                late_sets |= leaving
+            else:
+                bad, count = await self._each(self._delete_set, leaving)
+                late_sets |= bad
+                done += count
         except BaseException:
             # Also when cancelled or not leading any more: nothing that was to be compared is forgotten.
             self._dirty_sets |= names
             self._dirty_policies |= keys
             raise
+        self._late_sets, self._late_policies = late_sets, late_policies
         return done
 
     async def _each(self, work: Callable[[Any], Awaitable[int]], items: Iterable[Any]) -> tuple[set[Any], int]:
@@ -243,8 +267,12 @@ class Publisher:
         for item, result in zip(wanted, results, strict=True):
             if isinstance(result, int):
                 done += result
+                if self._complaints.pop(item, None) is not None:
+                    log.info("%s: as it should be again", item)
             elif isinstance(result, KubeError):
-                log.warning("%s: not written, to be tried again: %s", item, result)
+                if self._complaints.get(item) != str(result):
+                    log.warning("%s: not written, to be tried again: %s", item, result)
+                self._complaints[item] = str(result)
                 self._metrics.errors.inc()
                 bad.add(item)
             else:
