@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_api import Cluster
-from ground_api import IN_FORCE, NODES, Ground, allow, pod, policy
+from ground_api import IN_FORCE, NODES, Ground, allow, pod, policy, space
 from ir_api import see_ir
 from netpol_kube.resources import bucket, span_label
 from probes_api import Probes
@@ -17,6 +17,7 @@ from programs_api import STARTED, Programs
 NEWER = 99
 """A schema that nobody reads yet."""
 SERVER = {"app": "server"}
+CHANGES = 10
 ALWAYS, NEVER, CONTROL = ["friend -> server 8080"], ["stranger -> server 8080"], "friend -> open 8080"
 
 
@@ -115,6 +116,35 @@ def test_ir_objects_of_nobody_are_removed(ground: Ground) -> None:
     )
     put_right(ground)
     assert ground.cluster.run("get", "addressset", "nobodys.0").returncode != 0
+
+
+def test_a_namespace_that_cannot_end_holds_up_nothing_else_and_is_told_once(ground: Ground, programs: Programs) -> None:
+    """Its IR is deleted with all in it, its policy is still there, and nothing can be created in it any more."""
+    stuck = Ground(ground.cluster, f"{ground.namespace}-stuck")
+    wall = policy("wall", SERVER)
+    wall["metadata"]["finalizers"] = ["example.com/not-yet"]  # type: ignore[index]
+    stuck.apply(space(stuck.namespace), pod("house", 1, SERVER), wall, wait=True)
+    try:
+        ground.cluster.kubectl("delete", "namespace", stuck.namespace, "--wait=false")
+        log = ground.cluster.client.folder / "logs" / f"{programs.leader().replace('/', '.')}.log"
+        told = lambda: log.read_text().count(f"{stuck.namespace}/wall: not written")  # noqa: E731
+        ground.cluster.wait_for(told, IN_FORCE, "the operator says that it could not write")
+        for number in range(CHANGES):
+            ground.label("pod", "stranger", access=f"to-{ground.namespace}" if number % 2 else None)
+        short = policy("short", SERVER, ingress=[allow({"access": "for-a-moment"})])
+        ground.apply(short)
+        named = lambda: "for-a-moment" in str(ground.cluster.items("addresssets"))  # noqa: E731
+        ground.cluster.wait_for(named, IN_FORCE, "the set of a new policy is there")
+        ground.delete("networkpolicy", "short")
+        ground.cluster.wait_for(lambda: not named(), IN_FORCE, "the set that nobody needs is gone")
+        ground.until("stranger -> server 8080 allowed")
+        assert told() == 1
+    finally:
+        stuck.patch("networkpolicy", "wall", json.dumps({"metadata": {"finalizers": None}}))
+        ground.cluster.kubectl("wait", "--for=delete", f"namespace/{stuck.namespace}", "--timeout=60s", limit=90)
+    ground.label("pod", "stranger", access=None)
+    ground.until("stranger -> server 8080 refused")
+    put_right(ground)
 
 
 def problems(ground: Ground, node: int = 1) -> list[str]:
