@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ NODES = (1, 2)
 API_HOST = "host/api"
 CLIENT, SERVER = "bench/client", "bench/server"
 ECHO_PORT = 9002
-UP_SECONDS, IN_FORCE_SECONDS = 300.0, 600.0
+UP_SECONDS, IN_FORCE_SECONDS, START_SECONDS = 300.0, 600.0, 0.5
 TIMEOUTS = ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream")
 
 
@@ -46,10 +46,10 @@ class ClusterLab:
         found: Json = json.loads(text)
         return found
 
-    def printed(self, target: str, command: Sequence[str]) -> str:
+    def printed(self, target: str, command: Sequence[str], standard_input: int = 0) -> str:
         """What a program prints that runs in the network of `target`. Raises RuntimeError when it fails."""
         with tempfile.TemporaryFile("w+") as output:
-            code = self.client.exec(target, command, files=(0, output.fileno(), 2))
+            code = self.client.exec(target, command, files=(standard_input, output.fileno(), 2))
             output.seek(0)
             if code != 0:
                 raise RuntimeError(f"{command[:3]} ended with {code}")
@@ -65,23 +65,21 @@ class ClusterLab:
         for number in NODES:
             self.printed(f"node/node-{number}", ["sh", "-c", script])
 
-    def probe(self, seconds: float, period_us: int) -> list[tuple[int, bool]]:
-        """Datagrams from the client to the server: when each was sent (ns), and whether it was answered."""
-        address = datapath.address(self.client)
-        command = [*self._ends, "probe", address, str(ECHO_PORT), str(seconds), str(period_us)]
-        lines = (line.split() for line in self.printed(CLIENT, command).splitlines())
-        return [(int(at), answered == "1") for at, answered in lines]
-
-    def meanwhile(self, work: threading.Thread, seconds: float, period_us: int) -> list[tuple[int, bool]]:
-        """Probe while `work` runs, which is started here."""
-        found: list[tuple[int, bool]] = []
-        prober = threading.Thread(target=lambda: found.extend(self.probe(seconds, period_us)))
+    def probe(self, work: Callable[[], None], period_us: int) -> list[tuple[int, bool]]:
+        """Send datagrams from client to server while `work` runs: when each was sent (ns), and whether it was answered."""
+        command = [*self._ends, "probe", datapath.address(self.client), str(ECHO_PORT), str(period_us)]
+        lines: list[str] = []
+        reading, writing = os.pipe()
+        prober = threading.Thread(target=lambda: lines.extend(self.printed(CLIENT, command, reading).splitlines()))
         prober.start()
-        time.sleep(0.5)
-        work.start()
-        work.join()
-        prober.join()
-        return found
+        try:
+            time.sleep(START_SECONDS)
+            work()
+        finally:
+            os.close(writing)  # which ends it
+            prober.join()
+            os.close(reading)
+        return [(int(at), answered == "1") for at, answered in map(str.split, lines)]
 
     def fill(self, namespaces: int, pods: int, policies: int) -> None:
         """Pods and policies of other nodes, which are no lab's; returns when the operator has published them."""

@@ -5,9 +5,8 @@
  *   wire connect HOST PORT SECONDS    open, use and close connections one after another; prints connections/s
  *   wire stream HOST PORT SECONDS     send on one connection; prints bytes/s
  *   wire echo PORT                    echo datagrams, until killed
- *   wire probe HOST PORT SECONDS PERIOD_US
- *                                     a datagram from a new port every period; prints a line for each: when it was sent (CLOCK_MONOTONIC,
- *                                     ns), and 1 if it was answered within a fifth of a second, else 0
+ *   wire probe HOST PORT PERIOD_US    a datagram from a new port every period, until its input ends; prints a line for each: when it was
+ *                                     sent (CLOCK_MONOTONIC, ns), and 1 if it was answered within a fifth of a second, else 0
  *
  * One thread. New ports, because what is established passes by design. The client ends a connection with a reset, so that no port waits in TIME_WAIT for the next one.
  */
@@ -159,23 +158,24 @@ static void note_answers(int poller, struct sent *sent) {
     }
 }
 
-static void probe(const struct addrinfo *to, double seconds, long period_us) {
-    long long period = period_us * 1000LL, start = now_ns(), end = start + (long long)(seconds * 1e9), next = start, now;
-    long most = (long)((end - start) / period) + 2, count = 0, oldest = 0;
-    struct sent *sent = calloc((size_t)most, sizeof *sent);
-    struct pollfd poller = {.fd = epoll_create1(0), .events = POLLIN};
+static void probe(const struct addrinfo *to, long period_us) {
+    long long period = period_us * 1000LL, next = now_ns(), end = 0, now;
+    long room = 0, count = 0, oldest = 0;
+    struct sent *sent = NULL;
+    struct pollfd waits[] = {{.fd = epoll_create1(0), .events = POLLIN}, {.fd = STDIN_FILENO, .events = POLLIN}};
     struct rlimit files;
     char message[MESSAGE] = {0};
-    if (!sent || poller.fd < 0) fail("memory");
+    if (waits[0].fd < 0) fail("epoll");
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
-    while ((now = now_ns()) < end + ANSWER_LIMIT) {
-        if (now >= next && now < end && count < most) {
+    while ((now = now_ns()) < end || !end) {
+        if (now >= next && !end) {
+            if (count == room && !(sent = realloc(sent, (size_t)(room += 1 << 16) * sizeof *sent))) fail("memory");
             struct sent *one = &sent[count];
             struct epoll_event event = {.events = EPOLLIN, .data.u32 = (unsigned)count++};
-            one->fd = from_new_port(to);
-            epoll_ctl(poller.fd, EPOLL_CTL_ADD, one->fd, &event);
+            *one = (struct sent){.fd = from_new_port(to)};
+            epoll_ctl(waits[0].fd, EPOLL_CTL_ADD, one->fd, &event);
             one->at = now_ns();
             /* A refusal by the other end itself shows up here or as an error to receive: not answered. */
             (void)!send(one->fd, message, sizeof message, 0);
@@ -183,10 +183,11 @@ static void probe(const struct addrinfo *to, double seconds, long period_us) {
         }
         for (; oldest < count && sent[oldest].at + ANSWER_LIMIT < now; oldest++)
             if (sent[oldest].fd >= 0) close(sent[oldest].fd);
-        long long wait = next > now ? next - now : 0;
-        if (now >= end) wait = 10000000;
+        long long wait = end ? end - now : next > now ? next - now : 0;
         struct timespec limit = {.tv_sec = wait / SECOND, .tv_nsec = wait % SECOND};
-        if (ppoll(&poller, 1, &limit, NULL) > 0) note_answers(poller.fd, sent);
+        if (ppoll(waits, end ? 1 : 2, &limit, NULL) <= 0) continue;
+        if (waits[0].revents) note_answers(waits[0].fd, sent);
+        if (!end && waits[1].revents && read(STDIN_FILENO, message, sizeof message) <= 0) end = now + ANSWER_LIMIT;
     }
     for (long i = 0; i < count; i++) printf("%lld %d\n", sent[i].at, sent[i].answered);
 }
@@ -195,11 +196,11 @@ int main(int argc, char **argv) {
     struct addrinfo *to;
     if (argc == 3 && !strcmp(argv[1], "echo")) echo_datagrams(atoi(argv[2]));
     if (argc == 3 && (!strcmp(argv[1], "serve") || !strcmp(argv[1], "sink"))) serve(atoi(argv[2]), argv[1][1] == 'e');
-    if (argc < 5 || argc != (strcmp(argv[1], "probe") ? 5 : 6) || getaddrinfo(argv[2], argv[3], NULL, &to)) {
-        fprintf(stderr, "usage: wire serve|sink|echo PORT, wire connect|stream HOST PORT SECONDS, wire probe HOST PORT SECONDS PERIOD_US\n");
+    if (argc != 5 || getaddrinfo(argv[2], argv[3], NULL, &to)) {
+        fprintf(stderr, "usage: wire serve|sink|echo PORT, wire connect|stream HOST PORT SECONDS, wire probe HOST PORT PERIOD_US\n");
         return 2;
     }
-    if (!strcmp(argv[1], "probe")) probe(to, atof(argv[4]), atol(argv[5]));
+    if (!strcmp(argv[1], "probe")) probe(to, atol(argv[4]));
     else if (!strcmp(argv[1], "connect")) connections(to, atof(argv[4]));
     else stream(to, atof(argv[4]));
     return 0;

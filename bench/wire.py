@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 import select
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 MESSAGE, CHUNK, BACKLOG, LIMIT_SECONDS = 64, 1 << 17, 1024, 5
 FIRST_PORT, LAST_PORT, ANSWER_LIMIT = 1024, 65000, 200_000_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-USAGE = "usage: wire.py serve|sink|echo PORT, wire.py connect|stream HOST PORT SECONDS, wire.py probe HOST PORT SECONDS PERIOD_US"
+USAGE = "usage: wire.py serve|sink|echo PORT, wire.py connect|stream HOST PORT SECONDS, wire.py probe HOST PORT PERIOD_US"
 
 
 def serve(port: int, echo: bool) -> None:
@@ -86,34 +87,38 @@ def sockets(host: str, port: int) -> Iterator[socket.socket]:
         yield made
 
 
-def probe(host: str, port: int, seconds: float, period_us: int) -> None:
+def probe(host: str, port: int, period_us: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     made, poller, message = sockets(host, port), select.epoll(), bytes(MESSAGE)
-    sent: list[tuple[int, int]] = []  # when, by which file
+    sent: list[int] = []  # when
     answered: set[int] = set()
     waiting: dict[int, tuple[int, socket.socket]] = {}  # by file: which one it is
-    period, begun = period_us * 1000, time.monotonic_ns()
-    end, following = begun + int(seconds * 1e9), begun
-    while (now := time.monotonic_ns()) < end + ANSWER_LIMIT:
-        if following <= now < end:
+    period, following, end = period_us * 1000, time.monotonic_ns(), 0
+    poller.register(0, select.EPOLLIN)
+    while (now := time.monotonic_ns()) < end or not end:
+        if following <= now and not end:
             one = next(made)
             poller.register(one, select.EPOLLIN)
             waiting[one.fileno()] = len(sent), one
-            sent.append((time.monotonic_ns(), one.fileno()))
+            sent.append(time.monotonic_ns())
             with contextlib.suppress(OSError):  # refused by the other end itself: not answered
                 one.send(message)
             following = max(following + period, now)
-        while waiting and sent[(oldest := next(iter(waiting.values())))[0]][0] + ANSWER_LIMIT < now:
+        while waiting and sent[(oldest := next(iter(waiting.values())))[0]] + ANSWER_LIMIT < now:
             waiting.pop(oldest[1].fileno())
             oldest[1].close()
-        wait = max(0, following - now) / 1e9 if now < end else 0.01
-        for number, _ in poller.poll(wait):
+        for number, _ in poller.poll(max(0, (end or following) - now) / 1e9):
+            if number == 0:
+                if not os.read(0, MESSAGE):
+                    poller.unregister(0)
+                    end = now + ANSWER_LIMIT
+                continue
             index, one = waiting.pop(number)
             with contextlib.suppress(OSError):  # likewise
                 answered.update({index} if one.recv(MESSAGE) else ())
             one.close()
-    print("\n".join(f"{at} {int(index in answered)}" for index, (at, _) in enumerate(sent)))
+    print("\n".join(f"{at} {int(index in answered)}" for index, at in enumerate(sent)))
 
 
 def main(arguments: list[str]) -> int:
@@ -122,8 +127,8 @@ def main(arguments: list[str]) -> int:
             serve(int(port), mode == "serve")
         case ["echo", port]:
             echo(int(port))
-        case ["probe", host, port, seconds, period]:
-            probe(host, int(port), float(seconds), int(period))
+        case ["probe", host, port, period]:
+            probe(host, int(port), int(period))
         case ["connect", host, port, seconds]:
             print(f"{connections(host, int(port), float(seconds)):.1f}")
         case ["stream", host, port, seconds]:
