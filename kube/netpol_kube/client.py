@@ -7,6 +7,7 @@ no), ApiUnreachable (nobody answered, or the connection broke) or ProtocolError 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -21,7 +22,8 @@ Json = dict[str, Any]
 REQUEST_SECONDS = 60.0
 """For one answer, headers to end."""
 SILENCE_SECONDS = 90.0
-"""A watch that is silent for longer is broken: bookmarks come every minute."""
+"""A watch that is silent for longer is opened again. Bookmarks come every minute, but none for a kind that never changed since
+the API server started."""
 WATCH_SECONDS = (240, 480)
 """The server ends a watch after a time between these, so that a cluster's watches do not all come again at once."""
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
@@ -143,7 +145,7 @@ class ApiClient:
     async def watch(
         self, path: str, resource_version: str, metadata_only: bool = False, **params: str
     ) -> AsyncIterator[tuple[str, Json]]:
-        """(type, object) for each event after `resource_version`, bookmarks too, until the server ends the watch.
+        """(type, object) for each event after `resource_version`, bookmarks too, until the server ends the watch or is silent.
 
         Raises ApiError (`is_gone`: list again), ApiUnreachable, ProtocolError.
         """
@@ -155,8 +157,9 @@ class ApiClient:
             async with await self._request("GET", path, query, None, headers, timeout) as response:
                 if response.status != 200:
                     raise _error(response, await response.read())
-                async for line in _lines(response):
-                    yield _event(path, line)
+                with contextlib.suppress(aiohttp.SocketTimeoutError):  # the next try tells whether there still is a server
+                    async for line in _lines(response):
+                        yield _event(path, line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnreachable(f"watch {path}: {_words(error)}") from error
 
