@@ -96,6 +96,7 @@ def test_operators_killed_and_started_again_under_change(ground: Ground, program
         ground.in_force(STARTED)
     assert not probes.wrong
     history.check()
+    history.check_verdicts(ground.namespace, ALWAYS, NEVER)
     assert history.written("CompiledPolicy") > CHANGES / 2
     see_the_changed_state(ground)
 
@@ -120,6 +121,7 @@ def test_the_leading_operator_crashes_in_the_midst_of_changes(ground: Ground, pr
         ground.in_force(STARTED)
     assert not probes.wrong
     history.check()
+    history.check_verdicts(ground.namespace, ALWAYS, NEVER)
     see_the_changed_state(ground)
 
 

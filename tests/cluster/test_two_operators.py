@@ -18,6 +18,7 @@ TAKE_OVER = 15.0
 """Seconds within which the standby publishes."""
 WRITES = "npctl_operator_writes_total"
 FRIEND, SERVER = {"access": "yes"}, {"app": "server"}
+ALWAYS, NEVER = ["friend -> server 8080", "server -> friend 8080"], ["stranger -> server 8080"]
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def ground(cluster: Cluster, namespace: str) -> Ground:
         pod("server", 1, SERVER),
         pod("friend", 2, FRIEND),
         pod("mover", 3),
+        pod("stranger", 3),
         policy("server", SERVER, ingress=[allow(FRIEND)]),
         wait=True,
     )
@@ -83,6 +85,7 @@ def test_the_standby_takes_over_from_a_leader_that_was_killed(ground: Ground, pr
         assert programs.leader() == standby
     ground.in_force(STARTED)
     history.check()
+    history.check_verdicts(ground.namespace, ALWAYS, NEVER)
     assert history.written("CompiledPolicy") > 0
     see_ir(ground.cluster)
 
@@ -101,6 +104,7 @@ def test_a_leader_that_was_paused_too_long_writes_no_more(ground: Ground, progra
         assert programs.leader() == standby
     ground.in_force(STARTED)
     history.check()
+    history.check_verdicts(ground.namespace, ALWAYS, NEVER)
     see_ir(ground.cluster)
 
 
@@ -114,6 +118,7 @@ def test_both_operators_paused_in_the_midst_of_changes_go_on_where_they_were(gro
         ground.in_force(STARTED)
         see_ir(ground.cluster, STARTED)
     history.check()
+    history.check_verdicts(ground.namespace, ALWAYS, NEVER)
     assert sorted(programs.total(p, "npctl_operator_leader") for p in operators) == [0, 1]
 
 

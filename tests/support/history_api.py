@@ -3,6 +3,7 @@
     with History(cluster) as history:
         ... kill the leader, change things ...
     history.check()
+    history.check_verdicts(ground.namespace, ["friend -> server 8080"], ["stranger -> server 8080"])
 
 The API server orders all writes by resourceVersion, and a watch tells each of them. So of each version of an IR object it can be
 said whether some state of the users' objects before it gives just that, and whether it is a later one than the version before
@@ -13,18 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from cluster_api import Cluster
+from cluster_api import Cluster as ClusterApi
 from ir_api import Document, wire_fields
 from netpol_compiler import wire
 from netpol_compiler.index import Index
-from netpol_compiler.ir import SetSpec
-from netpol_compiler.objects import Key
+from netpol_compiler.ir import IR, AddressSet, CompiledPolicy, SetSpec
+from netpol_compiler.kinds import Protocol
+from netpol_compiler.objects import Cluster, Connection, Key, Pod
 from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
 from netpol_compiler.translate import translate
+from netpol_compiler.verdict import Judge
 from netpol_kube.client import ApiClient, KubeError
 from netpol_kube.credentials import from_kubeconfig
 from netpol_kube.reflector import Identity, identity_of
@@ -46,7 +49,7 @@ class Event(NamedTuple):
 class History:
     """Follows from entry to exit; the watch must not break meanwhile."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterApi) -> None:
         self._cluster = cluster
         self._initial: list[Event] = []
         self._later: list[Event] = []
@@ -118,6 +121,25 @@ class History:
     def check(self) -> None:
         """Raise AssertionError with every version of an IR object that no state of the users' objects justifies."""
         faults = [*self._set_faults(), *self._policy_faults(), *self._order_faults()]
+        assert not faults, "\n".join(faults)
+
+    def check_verdicts(self, namespace: str, always: Iterable[str], never: Iterable[str]) -> None:
+        """Raise AssertionError with every version of the IR as a whole by which a connection of `always` is refused, or one of
+        `never` allowed. Connections are written as `friend -> server 8080`: pods that were there all the while."""
+        sets: dict[str, AddressSet] = {}
+        policies: dict[Key, CompiledPolicy] = {}
+        pods: dict[Key, Pod] = {}
+        wanted = [*((line, True) for line in always), *((line, False) for line in never)]
+        faults = []
+        for number, event in enumerate((*self._initial, *self._events()), 1):
+            _fold(event, sets, policies, pods)
+            if number < len(self._initial) or event.kind not in ("AddressSet", "CompiledPolicy"):
+                continue
+            judge = Judge(IR(sets, policies), Cluster({}, pods, {}, {}))
+            for line, allowed in wanted:
+                verdict = judge.judge(_connection(pods, namespace, line))
+                if verdict.allowed != allowed:
+                    faults.append(f"at {event.version} {line} is not as it must be: {verdict.deciding.words}")
         assert not faults, "\n".join(faults)
 
     def _events(self, *kinds: str) -> list[Event]:
@@ -210,6 +232,26 @@ class History:
 def _event(kind: str, how: str, data: Any) -> Event:
     assert how in ("ADDED", "MODIFIED", "DELETED"), how
     return Event(int(data["metadata"]["resourceVersion"]), kind, how == "DELETED", data)
+
+
+def _fold(event: Event, sets: dict[str, AddressSet], policies: dict[Key, CompiledPolicy], pods: dict[Key, Pod]) -> None:
+    """Make one event's change in what there is."""
+    held: dict[Any, Any] = {"AddressSet": sets, "CompiledPolicy": policies, "Pod": pods}.get(event.kind, {})
+    key: Any = event.data["spec"]["name"] if event.kind == "AddressSet" else Key(*identity_of(event.data))
+    if event.gone:
+        held.pop(key, None)
+    elif event.kind == "AddressSet":
+        held[key] = wire.slices_from_wire([event.data["spec"]])
+    elif event.kind == "CompiledPolicy":
+        held[key] = wire.policy_from_wire(wire_fields(event.data["spec"]))
+    elif (pod := parse_pod(event.data)[0]) is not None:
+        held[key] = pod
+
+
+def _connection(pods: Mapping[Key, Pod], namespace: str, line: str) -> Connection:
+    source, _, target, port = line.split()
+    ends = [pods[Key(namespace, name)].addresses[0] for name in (source, target)]
+    return Connection(*ends, Protocol.TCP, int(port))
 
 
 def _take_pod(index: Index, event: Event) -> None:
