@@ -16,6 +16,8 @@ from programs_api import STARTED, Programs
 
 TAKE_OVER = 15.0
 """Seconds within which the standby publishes."""
+LEASE, MARGIN = 10.0, 2.0
+"""Seconds that a Lease lasts."""
 WRITES = "npctl_operator_writes_total"
 FRIEND, SERVER = {"access": "yes"}, {"app": "server"}
 ALWAYS, NEVER = ["friend -> server 8080", "server -> friend 8080"], ["stranger -> server 8080"]
@@ -111,10 +113,9 @@ def test_a_leader_that_was_paused_too_long_writes_no_more(ground: Ground, progra
 def test_both_operators_paused_in_the_midst_of_changes_go_on_where_they_were(ground: Ground, programs: Programs) -> None:
     """Longer than the Lease: neither knows on its own who led last."""
     operators = programs.operators()
-    stop = threading.Event()
     with History(ground.cluster) as history:
         with changes(ground), programs.paused(*operators):
-            stop.wait(TAKE_OVER)
+            ground.cluster.wait_for(lambda: programs.lease_age() > LEASE + MARGIN, IN_FORCE, "the Lease has run out")
         ground.in_force(STARTED)
         see_ir(ground.cluster, STARTED)
     history.check()

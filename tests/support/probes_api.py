@@ -57,6 +57,12 @@ class Probes:
         if error is None and self._faults:
             raise self._faults[0]
 
+    def more(self, rounds: int) -> None:
+        """Return when so many more rounds of the refused kind have counted."""
+        wanted = self.rounds["refused"] + rounds
+        counted = lambda: bool(self._faults) or self.rounds["refused"] >= wanted  # noqa: E731
+        self._ground.cluster.wait_for(counted, PATIENCE, f"{rounds} more rounds of probes")
+
     def _enough(self) -> bool:
         return bool(self._faults) or all(self.rounds[wanted] >= ENOUGH for wanted in self._wanted)
 

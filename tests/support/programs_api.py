@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -43,6 +44,11 @@ class Programs:
         """The operator that the Lease names; empty where it names none."""
         holder = self._cluster.get("lease", LEASE, "-n", SYSTEM)["spec"].get("holderIdentity") or ""
         return f"{SYSTEM}/{holder}" if holder else ""
+
+    def lease_age(self) -> float:
+        """Seconds since the leader has renewed its Lease."""
+        renewed = self._cluster.get("lease", LEASE, "-n", SYSTEM)["spec"]["renewTime"]
+        return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
 
     def standby(self) -> str:
         """The one operator that does not lead."""
