@@ -214,6 +214,8 @@ def _is_deletion(what: str) -> bool:
 
 def _wanted(names: list[str], origin: Origin, all_of_them: bool, api: Api) -> Wanted:
     namespace = origin.namespace or api.namespace
+    if all_of_them and [n.lower() in _KINDS for n in names] == [True]:
+        names = []  # kubectl's form: the kind, and --all
     if sum((bool(names), all_of_them, bool(origin.files))) != 1:
         raise usage("which policies?", "name networkpolicy/NAME, or --all, or -f FILE; one of the three")
     if all_of_them:
