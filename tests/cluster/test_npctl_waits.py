@@ -148,7 +148,8 @@ def test_all_and_files_and_both_forms_of_names(deny: Cluster, tmp_path: Path) ->
     assert both.code == 4 and both.data["done"] is False and states == {NAME: True, f"{SPACE}/second": False}
     compile_policy(deny, SPACE, "second")
     (tmp_path / "a.yaml").write_text(yaml.safe_dump_all([policy(SPACE, "deny", {}), policy(SPACE, "second", {})]))
-    for words in (("-f", str(tmp_path)), ("netpol", "deny", "second", "-n", SPACE), ("netpol", "--all", "-A"), ("--all", "-n", SPACE)):
+    forms = ("-f", str(tmp_path)), ("netpol", "deny", "second", "-n", SPACE), ("netpol", "--all", "-A"), ("--all", "-n", SPACE)
+    for words in forms:
         answer = npctl(deny, "wait", *words, "-o", "json")
         assert answer.code == 0 and {NAME, f"{SPACE}/second"} <= {p["policy"] for p in answer.data["policies"]}
 
