@@ -164,12 +164,12 @@ def test_marks_are_set_by_value_and_mask_and_the_walk_goes_on(target: str, befor
     assert seen.mark == after and not seen.accepted
 
 
-def test_a_walk_names_each_matching_rule_with_its_number_text_and_effect() -> None:
+def test_a_walk_names_each_matching_rule_with_its_number_text_effect_and_line() -> None:
     seen = go(["-A FORWARD -p udp -j DROP", "-A FORWARD -j a", "-A a -j MARK --set-xmark 0x1/0x1"], TCP)
     assert [tuple(step) for step in seen.path] == [
-        ("FORWARD", 2, "-j a", "jump a"),
-        ("a", 1, "-j MARK --set-xmark 0x1/0x1", "MARK"),
-        ("FORWARD", 0, "policy", "ACCEPT"),
+        ("FORWARD", 2, "-j a", "jump a", 6),
+        ("a", 1, "-j MARK --set-xmark 0x1/0x1", "MARK", 7),
+        ("FORWARD", 0, "policy", "ACCEPT", 0),
     ]
     assert seen.tried == 3 and seen.mark == 1
 

@@ -57,6 +57,12 @@ def compile_rule(text: str) -> CompiledRule:
     return _Reader(split(text)).read()
 
 
+def comment_of(text: str) -> str:
+    """What a rule says of itself: the value of its comment match; empty without one."""
+    words = split(text)
+    return words[words.index("--comment") + 1] if "--comment" in words else ""
+
+
 class _Reader:
     """The state of reading one rule's words from left to right."""
 
