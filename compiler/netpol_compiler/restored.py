@@ -46,7 +46,7 @@ def node_text(ruleset: Ruleset) -> NodeText:
 def read_back(text: NodeText) -> ReadBack:
     """Parse it. Raises SimulateError, with the line, for what is not known or would be refused: also a set that is missing."""
     sets = parse_ipset_restore(text.ipset)
-    tables = {family: parse_iptables_restore(each) for family, each in text.iptables.items()}
+    tables = {family: parse_iptables_restore(each, family=family) for family, each in text.iptables.items()}
     for each in tables.values():
         check_sets(each, sets)
     return ReadBack(tables, sets)

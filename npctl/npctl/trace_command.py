@@ -37,7 +37,7 @@ def run(source: str, target: str, origin: Origin, port: str | None, simulate: bo
 
 
 def _disagreement(trace: Trace) -> str:
-    one, two = (("passes", "refuse") if trace.allowed else ("is refused", "allow"))
+    one, two = ("passes", "refuse") if trace.allowed else ("is refused", "allow")
     attempt = trace.attempt
     who = f"{attempt.source.label} -> {attempt.target.label}, {attempt.port}"
     return f"{who}: it {one} in the rules, and the compiled policies {two} it. That is a fault of npctl, please report it"
