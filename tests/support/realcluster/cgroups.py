@@ -1,6 +1,6 @@
-"""The one thing of a cluster that does not end with its processes: the control groups that its pods were in.
+"""The one thing of a cluster that does not end with its processes: the control groups that its pods are in.
 
-In: the cluster's folder, whose hash names its groups. Out: they are gone, from every mounted hierarchy of either version.
+In: the cluster's folder, whose hash names its groups. Out: they are made, and later gone, in every mounted hierarchy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ _POLL = 0.02
 def group_of(folder: Path) -> str:
     """The group below which all nodes have theirs; another one for each cluster."""
     return f"npctl-{short_hash(str(folder), 12)}"
+
+
+def make(group: str) -> None:
+    """Make the group, in every hierarchy: a kubelet wants that below which it is to make its own to be there."""
+    for place in _hierarchies():
+        (place / group).mkdir(parents=True)
 
 
 def present(group: str) -> list[Path]:

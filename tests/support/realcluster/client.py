@@ -19,12 +19,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from netpol_lab import kubernetes_bin, machine
 from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissing, LabTimeout
 from netpol_lab.forward import loopback_listener
-from realcluster import cgroups, guardian, plan
+from realcluster import cgroups, guardian, pids, plan
 from realcluster.network import DEFAULT, NETWORKS
 
 DOWN_LIMIT = 60.0
@@ -112,34 +112,36 @@ class RealCluster:
             raise LabError(f"no network {network!r}; there are {', '.join(NETWORKS)}")
         if problem := why_not():
             raise problem
-        programs = plan.node_programs()
-        read, write = os.pipe()
+        more = ["--programs", str(plan.node_programs()), "--nodes", str(nodes), "--network", network]
+        more += ["--logs", str(logs)] if logs else []
+        with self._alone():
+            if self.is_up():
+                raise LabError(f"a cluster is up already in {self.folder}; `./dev cluster down` ends it")
+            guardian.clean(self.folder)
+            self.folder.mkdir(parents=True, mode=0o700)
+            for part in ("logs", plan.ARCHIVES.name):
+                (self.folder / part).mkdir()
+            more += [word for archive in images for word in ("--image", stage(self.folder, archive).name)]
+            try:
+                status = self._start(more)
+            except BaseException:
+                self.down()
+                raise
         try:
-            with self._alone(), loopback_listener() as door:
-                self._refuse_second()
-                guardian.clean(self.folder)
-                self.folder.mkdir(parents=True, mode=0o700)
-                (self.folder / "logs").mkdir()
-                archives = [stage(self.folder, archive) for archive in images]
-                more = ["--programs", str(programs), "--nodes", str(nodes), "--network", network]
-                more += [word for archive in archives for word in ("--image", archive.name)]
-                more += ["--logs", str(logs)] if logs else []
-                self._start(more, write, door.fileno())
-            os.close(write)
-            write = -1
-            self._wait_ready(read, progress)
+            with status:
+                self._wait_ready(status, progress)
         except BaseException:
             # Also for Ctrl-C: half a cluster is no use to anybody.
             self.down()
             raise
-        finally:
-            os.close(read)
-            if write >= 0:
-                os.close(write)
 
-    def _start(self, more: Sequence[str], status: int, door: int) -> None:
+    def _start(self, more: Sequence[str]) -> TextIO:
+        """Returns what the cluster says of itself."""
         held, self._hold = os.pipe()
-        options = ["--dir", self.folder, "--hold", held, "--status", status, "--door", door, *more]
+        told, status = os.pipe()
+        door = loopback_listener()
+        passed = (held, status, door.fileno())
+        options = ["--dir", self.folder, "--hold", held, "--status", status, "--door", door.fileno(), *more]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"}
         with open(self.folder / "logs" / "supervisor.log", "ab") as log:
             self._guardian = subprocess.Popen(
@@ -148,24 +150,26 @@ class RealCluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=(held, status, door),
+                pass_fds=passed,
                 env=env,
                 cwd="/",
             )
+        door.close()
         os.close(held)
+        os.close(status)
         pid = self._guardian.pid
-        (self.folder / "guardian").write_text(json.dumps({"pid": pid, "since": _since(pid)}))
+        (self.folder / "guardian").write_text(json.dumps({"pid": pid, "since": pids.since(pid)}))
+        return os.fdopen(told, encoding="utf-8")
 
-    def _wait_ready(self, status: int, progress: Callable[[str], None] | None) -> None:
-        with os.fdopen(os.dup(status), encoding="utf-8") as lines:
-            for line in lines:
-                told = json.loads(line)
-                if "error" in told:
-                    raise LabError(told["error"])
-                if "ready" in told:
-                    return
-                if progress:
-                    progress(told["progress"])
+    def _wait_ready(self, status: TextIO, progress: Callable[[str], None] | None) -> None:
+        for line in status:
+            told = json.loads(line)
+            if "error" in told:
+                raise LabError(told["error"])
+            if "ready" in told:
+                return
+            if progress:
+                progress(told["progress"])
         log = self.folder / "logs" / "supervisor.log"
         words = log.read_text(errors="replace").strip() if log.exists() else ""
         raise LabError(f"the cluster ended while it started: {words or 'without a word'}")
@@ -202,11 +206,13 @@ class RealCluster:
             noted = json.loads((self.folder / "guardian").read_text())
         except (OSError, ValueError):
             return None
-        return int(noted["pid"]) if _since(noted["pid"]) == noted["since"] else None
+        return int(noted["pid"]) if pids.since(noted["pid"]) == noted["since"] else None
 
-    def _refuse_second(self) -> None:
-        if self.is_up():
-            raise LabError(f"a cluster is up already in {self.folder}; `./dev cluster down` ends it")
+    def guardian_pid(self) -> int:
+        """From which all processes of the cluster descend. Raises LabMissing."""
+        if (pid := self._pid()) is None:
+            raise LabMissing(f"no cluster runs in {self.folder}; `./dev cluster up` starts one")
+        return pid
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -223,10 +229,7 @@ class RealCluster:
 
     def inside(self, place: str) -> list[str]:
         """The words before a command that is to run on a node (by its name), on "api", or on "outside"."""
-        guard = self._pid()
-        if guard is None:
-            raise LabMissing(f"no cluster runs in {self.folder}; `./dev cluster up` starts one")
-        first = _only_child(_only_child(guard))
+        first = pids.only_child(pids.only_child(self.guardian_pid()))
         node = self.folder / "nodes" / place
         space = f"{'node' if node.is_dir() else 'host'}-{place}"
         net = Path("/proc", str(first), "root", "run", "netns", space)
@@ -265,24 +268,5 @@ class RealCluster:
 def stage(folder: Path, archive: Path) -> Path:
     """A copy of the archive in the cluster's folder, where nodes can read it."""
     target = folder / plan.ARCHIVES.name / archive.name
-    target.parent.mkdir(exist_ok=True)
     shutil.copy(archive, target)
     return target
-
-
-def _since(pid: int) -> str:
-    """When a process was started, by which it is known from a later one of the same number; empty when it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _only_child(pid: int) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                    return int(entry.name)
-    raise LabError("the cluster has just ended")

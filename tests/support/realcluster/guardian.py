@@ -18,11 +18,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from netpol_lab.errors import LabTimeout
 from realcluster import cgroups
 
 _SUBREAPER = 36
+_LIMIT = 20.0
 UNSHARE = ("unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -103,7 +106,11 @@ def _clean(folder: Path, logs: Path | None) -> None:
 def clean(folder: Path) -> None:
     """What outlives the processes of the cluster in `folder`. Raises LabTimeout."""
     cgroups.remove(cgroups.group_of(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    deadline = time.monotonic() + _LIMIT
+    while folder.exists():  # whoever is just ending may still write
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            raise LabTimeout(f"{folder} cannot be removed: something writes to it")
 
 
 if __name__ == "__main__":

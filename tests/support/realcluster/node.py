@@ -21,7 +21,7 @@ from netpol_lab.errors import LabError
 from netpol_lab.model import LabNode
 from netpol_lab.netns import Namespaces
 from netpol_lab.processes import Processes
-from realcluster import images, plan
+from realcluster import cgroups, images, plan
 from realcluster.waiting import until
 
 SOCKET = Path("/run/containerd/containerd.sock")
@@ -49,7 +49,7 @@ class Node:
     def __init__(self, spaces: Namespaces, processes: Processes, node: LabNode, cgroup: str) -> None:
         self._spaces = spaces
         self._processes = processes
-        self._cgroup = f"/{cgroup}/{node.name}"
+        self._cgroup = f"{cgroup}/{node.name}"
         self.node = node
         self.folder = plan.FOLDER / "nodes" / node.name
         """Also the programs of the node call it so."""
@@ -66,6 +66,7 @@ class Node:
             (self.folder / part).mkdir()
         (self.folder / "var" / "run").symlink_to("/run")
         self._spaces.sysctl(self.node.netns, {**networks.FORWARDING, **networks.BRIDGE_FILTER})
+        cgroups.make(self._cgroup)
         script = textwrap.dedent(_MOUNTS)
         command = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-euc", script, "sh"]
         holder = self._processes.start(self._program("node"), [*command, str(plan.FOLDER), self.name], self.node.netns)
@@ -116,9 +117,8 @@ class Node:
             "resolvConf": str(self.folder / "resolv.conf"),
             "containerRuntimeEndpoint": f"unix://{SOCKET}",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": self._cgroup,
-            "cgroupsPerQOS": False,
-            "enforceNodeAllocatable": [],
+            "cgroupRoot": f"/{self._cgroup}",
+            "enforceNodeAllocatable": ["pods"],
             "failCgroupV1": False,
             "failSwapOn": False,
             "oomScoreAdj": 0,
