@@ -22,6 +22,9 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/s
 
 LOCK_SECONDS = 10
 
+STARTED_AHEAD = frozenset({"iptables-nft-restore", "ip6tables-nft-restore"})
+"""For `Processes`. The legacy programs rewrite their whole table, beside which their start is nothing."""
+
 
 class BackendKind(str, Enum):
     NFT = "nft"

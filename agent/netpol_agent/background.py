@@ -12,6 +12,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import uvloop
+
 log = logging.getLogger("agent")
 
 AGAIN_SECONDS = 1.0
@@ -22,7 +24,7 @@ class Background:
     """Made and stopped by the main thread. `faults`: how often a task had to be started again."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.faults = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._endings: list[Callable[[], Awaitable[None]]] = []

@@ -209,10 +209,14 @@ class KubeSource:
         self._settle_soon()
 
     async def _confirm(self, key: Key) -> None:
-        """Whether a policy that left the watch is gone, or has only lost our label. Until that is known it stays."""
+        """Whether a policy that left the watch is gone, or has only lost our label. Until that is known it stays.
+
+        Asked as of the moment at which the watch stands: that answer comes from the API server's cache, not from etcd.
+        """
         while True:
+            version = self._policies.resource_version
             try:
-                data = await self._client.get(compiled_policy_path(key))
+                data = await self._client.get(compiled_policy_path(key), **({"resourceVersion": version} if version else {}))
             except ApiError as error:
                 if error.is_not_found:
                     self._inputs.gone_policy(key, self._loop.time())

@@ -17,12 +17,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpol_agent.agent import Agent, AgentOptions
+from netpol_agent.backend import STARTED_AHEAD
 from netpol_agent.errors import AgentError
 from netpol_agent.report import FolderReporter
 from netpol_agent.runner import Processes
@@ -66,11 +67,11 @@ class Api:
 def run_agent(options: AgentOptions, inputs: Folders | Api, listen: Listen | None = None) -> None:
     """Enforce policies on `options.node` until SIGTERM or SIGINT. Raises AgentError (what, remedy)."""
     locks, name = (inputs.reports, f".{options.node}.lock") if isinstance(inputs, Folders) else (LOCK_FOLDER, _lock_name(options))
-    with only_one(locks, name, options.node), stop_signals() as stopped:
+    with only_one(locks, name, options.node), stop_signals() as stopped, closing(Processes(ahead=STARTED_AHEAD)) as run:
         if isinstance(inputs, Folders):
-            _on_folders(options, inputs, listen, stopped)
+            _on_folders(options, inputs, listen, stopped, run)
         else:
-            _on_api(options, inputs, listen, stopped)
+            _on_api(options, inputs, listen, stopped, run)
     log.info("stopped; enforcement stays in place")
 
 
@@ -78,8 +79,7 @@ def _lock_name(options: AgentOptions) -> str:
     return f"agent-{options.node}.lock"
 
 
-def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, stopped: int) -> None:
-    run = Processes()
+def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, stopped: int, run: Processes) -> None:
     source = FolderSource(options.node, folders.objects, folders.ir)
     reporter = FolderReporter(folders.reports, options.node)
     if listen is None:
@@ -92,7 +92,7 @@ def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, 
         agent.run(stopped)
 
 
-def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int) -> None:
+def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
     from netpol_agent.kube_report import AgentPod, KubeReporter
     from netpol_agent.kube_source import KubeSource
@@ -122,7 +122,7 @@ def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int
                 }
             )
         source.start()
-        agent = Agent(options, source, reporter, Processes(), metrics)
+        agent = Agent(options, source, reporter, run, metrics)
         work.forever("writing reports", reporter.run)
         if metrics is not None and listen is not None:
             _serve(work, agent, options.node, metrics, listen)

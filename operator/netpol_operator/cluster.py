@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import kopf
+import uvloop
 
 from netpol_compiler.pipeline import Pipeline
 from netpol_compiler.span import Spans
@@ -250,4 +251,5 @@ def run_on_cluster(options: OperatorOptions) -> None:
     for noisy in ("kopf", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Standalone for kopf's own peering alone: the Lease decides who publishes (see election).
-    asyncio.run(kopf.operator(registry=operator.registry, clusterwide=True, standalone=True))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(kopf.operator(registry=operator.registry, clusterwide=True, standalone=True))

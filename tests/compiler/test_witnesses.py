@@ -6,13 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generators import NODES, clusters, connections
-from netpol_compiler import oracle, render
-from netpol_compiler.kinds import FAMILIES
+from netpol_compiler import oracle
 from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Connection
 from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
-from netpol_compiler.simulate import Tables, first_packet, parse_ipset_restore, parse_iptables_restore, walk
+from netpol_compiler.restored import node_text, read_back
+from netpol_compiler.simulate import first_packet, walk
 
 
 class RenderedNode:
@@ -20,15 +19,11 @@ class RenderedNode:
 
     def __init__(self, name: str, cluster: Cluster) -> None:
         node = compile_node(name, compile_cluster(cluster), cluster.pods.values())
-        self.sets = parse_ipset_restore(render.full_ipset_text(node.ruleset))
-        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
-        self.tables: dict[int, Tables] = {
-            int(f): parse_iptables_restore(render.full_iptables_text(node.ruleset, f, hook)) for f in FAMILIES
-        }
+        self.rules = read_back(node_text(node.ruleset))
 
     def passes(self, connection: Connection) -> bool:
         packet = first_packet(connection)
-        return walk(self.tables[connection.source.version], self.sets, packet).verdict == "ACCEPT"
+        return walk(self.rules.tables[connection.source.family], self.rules.sets, packet).verdict == "ACCEPT"
 
 
 def holder_node(cluster: Cluster, text: object) -> str:
