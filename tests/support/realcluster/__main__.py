@@ -10,26 +10,29 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import build_kubernetes
 from netpol_lab import kubernetes_bin
-from netpol_lab.errors import LabError, LabMissing
+from netpol_lab.errors import LabError
 from realcluster import plan
 from realcluster.client import RealCluster
 from realcluster.network import DEFAULT, NETWORKS
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Returns the exit code."""
-    arguments = _parser().parse_args()
     try:
-        done: int = arguments.do(RealCluster(), arguments)
+        if words and words[0] in _PASSED_ON:
+            return _PASSED_ON[words[0]](RealCluster(), words[1:])
+        arguments = _parser().parse_args(words)
+        arguments.do(RealCluster(), arguments)
     except LabError as error:
         print(f"./dev: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return done
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,23 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--logs", type=Path, help="where the programs' logs go when it ends")
     up.set_defaults(do=_up)
     verbs.add_parser("down", help="end it, with all that is of it").set_defaults(do=_down)
-    kubectl = verbs.add_parser("kubectl", help="kubectl as its administrator", add_help=False)
-    kubectl.add_argument("words", nargs=argparse.REMAINDER)
-    kubectl.set_defaults(do=_kubectl)
     load = verbs.add_parser("load", help="let pods run the images of Docker archives")
     load.add_argument("archives", type=Path, nargs="+")
     load.set_defaults(do=_load)
-    run = verbs.add_parser("run", help="a command on a machine of it: a node, api, outside")
-    run.add_argument("place")
-    run.add_argument("words", nargs=argparse.REMAINDER)
-    run.set_defaults(do=_run)
-    e2e = verbs.add_parser("e2e", help="Kubernetes' own tests against it; arguments are theirs", add_help=False)
-    e2e.add_argument("words", nargs=argparse.REMAINDER)
-    e2e.set_defaults(do=_e2e)
+    # All that comes behind these is somebody else's; here they are only for the help.
+    verbs.add_parser("kubectl", help="kubectl as its administrator")
+    verbs.add_parser("run", help="PLACE COMMAND...: a command on a machine of it: a node, api, outside")
+    verbs.add_parser("e2e", help="Kubernetes' own tests against it; arguments are theirs")
     return parser
 
 
-def _up(cluster: RealCluster, arguments: argparse.Namespace) -> int:
+def _up(cluster: RealCluster, arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
 
     def tell(text: str) -> None:
@@ -70,42 +67,41 @@ def _up(cluster: RealCluster, arguments: argparse.Namespace) -> int:
     cluster.let_go()
     tell(f"{arguments.nodes} nodes are Ready, and DNS answers")
     print(f"export KUBECONFIG={cluster.kubeconfig}")
-    return 0
 
 
-def _down(cluster: RealCluster, _: argparse.Namespace) -> int:
+def _down(cluster: RealCluster, _: argparse.Namespace) -> None:
     cluster.down()
-    return 0
 
 
-def _kubectl(cluster: RealCluster, arguments: argparse.Namespace) -> int:
-    return _become(cluster, [str(kubernetes_bin.find().kubectl), *arguments.words])
-
-
-def _load(cluster: RealCluster, arguments: argparse.Namespace) -> int:
+def _load(cluster: RealCluster, arguments: argparse.Namespace) -> None:
     for archive in arguments.archives:
         cluster.load(archive)
-    return 0
 
 
-def _run(cluster: RealCluster, arguments: argparse.Namespace) -> int:
-    return _become(cluster, [*cluster.inside(arguments.place), *arguments.words])
+def _kubectl(cluster: RealCluster, words: list[str]) -> int:
+    cluster.guardian_pid()
+    return _become(cluster, [str(kubernetes_bin.find().kubectl), *words])
 
 
-def _e2e(cluster: RealCluster, arguments: argparse.Namespace) -> int:
+def _run(cluster: RealCluster, words: list[str]) -> int:
+    if len(words) < 2:
+        raise LabError("usage: ./dev cluster run PLACE COMMAND..., where PLACE is a node's name, api or outside")
+    return _become(cluster, [*cluster.inside(words[0]), *words[1:]])
+
+
+def _e2e(cluster: RealCluster, words: list[str]) -> int:
     program = build_kubernetes.folder_of(build_kubernetes.E2E) / "e2e.test"
-    inside = cluster.inside("api")
     options = [f"--kubeconfig={plan.FOLDER / 'kubeconfig-inside'}", "--provider=skeleton"]
-    return _become(cluster, [*inside, str(program), *options, *arguments.words])
+    return _become(cluster, [*cluster.inside(plan.API), str(program), *options, *words])
 
 
-def _become(cluster: RealCluster, command: list[str]) -> int:
+def _become(cluster: RealCluster, command: list[str]) -> NoReturn:
     """Run a command in our place."""
-    if not cluster.is_up():
-        raise LabMissing("no cluster is up; `./dev cluster up` starts one")
     sys.stdout.flush()
     os.execvpe(command[0], command, dict(cluster.environment))
 
 
+_PASSED_ON = {"kubectl": _kubectl, "run": _run, "e2e": _e2e}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

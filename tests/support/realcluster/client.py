@@ -26,6 +26,7 @@ from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissi
 from netpol_lab.forward import loopback_listener
 from realcluster import cgroups, guardian, pids, plan
 from realcluster.network import DEFAULT, NETWORKS
+from realcluster.node import importer
 
 DOWN_LIMIT = 60.0
 _POLL = 0.02
@@ -251,7 +252,7 @@ class RealCluster:
         """Let pods on every node run the images of a Docker archive. Raises LabError."""
         staged = plan.ARCHIVES / stage(self.folder, archive).name
         for node in self.nodes():
-            done = self.run(node, "ctr", "--namespace", "k8s.io", "images", "import", str(staged), limit=300)
+            done = self.run(node, *importer(node), str(staged), limit=300)
             if done.returncode:
                 raise LabError(f"importing {archive} on node {node} failed: {done.stderr.strip()}")
 

@@ -64,7 +64,8 @@ class Builder:
             self._tell("starting the nodes")
             for done in prepared:
                 done.result()
-            list(pool.map(self._join, self._nodes))
+            blocks = dict(zip([node.name for node in self._nodes], pool.map(self._join, self._nodes), strict=True))
+            list(pool.map(lambda node: self._connect(node, blocks), self._nodes))
             self._tell("importing images")
             imported = [pool.submit(self._load, node, [*written.result(), *archives]) for node in self._nodes]
             for node in self._nodes:
@@ -94,6 +95,9 @@ class Builder:
             self._ip(member.netns, networks.machine_lines(member.addresses))
         for host in hosts:
             self._spaces.sysctl(host.netns, networks.QUIET)
+        # A node reaches a Service's address only if it has some route for it, although kube-proxy sends the packet elsewhere.
+        for node in self.plan.nodes:
+            self._ip(node.netns, [f"route replace default via {self.plan.outside.addresses[0]}"])
 
     def _ip(self, space: str, lines: Iterable[str]) -> None:
         self._spaces.run(space, ["ip", "-batch", "-"], "\n".join(lines) + "\n")
@@ -108,14 +112,19 @@ class Builder:
         images.write(images.pause(programs), archive)
         node.load(archive)
 
-    def _join(self, node: Node) -> None:
-        """The rest, which does."""
+    def _join(self, node: Node) -> str:
+        """The rest, which does. Returns the block of addresses that the controller manager gave it for its pods."""
         node.start_kubelet(self._plane.kubelet_kubeconfig(node.node), self._plane.kubelet_client)
         node.start_proxy(self._plane.proxy_kubeconfig())
         node.wait(lambda: bool(self._block(node)), "a block of addresses for its pods", "kubelet")
-        self._network.start(node, self._block(node), self._plane.kubeconfig)
+        return self._block(node)
+
+    def _connect(self, node: Node, blocks: Mapping[str, str]) -> None:
+        """Pods of this node with all others."""
+        others = {name: block for name, block in blocks.items() if name != node.name}
+        self._network.start(node, blocks[node.name], others, self._plane.kubeconfig)
         # As a control plane that is a node itself: it reaches pods, which aggregated APIs and webhooks need.
-        self._ip(self.plan.api.netns, [f"route replace {self._block(node)} via {node.name}"])
+        self._ip(self.plan.api.netns, [f"route replace {blocks[node.name]} via {node.name}"])
 
     def _block(self, node: Node) -> str:
         return str(self._get(f"/api/v1/nodes/{node.name}").get("spec", {}).get("podCIDR", ""))

@@ -43,7 +43,8 @@ class Flannel:
             {**meta, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects},
         ]
 
-    def start(self, node: Node, block: str, kubeconfig: Callable[[User], str]) -> None:
+    def start(self, node: Node, block: str, others: Mapping[str, str], kubeconfig: Callable[[User], str]) -> None:
+        """The others' blocks flanneld finds out for itself."""
         backend = {"Type": self._backend}
         subnet = node.folder / "subnet.env"
         options = {

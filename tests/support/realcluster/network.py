@@ -25,8 +25,11 @@ class Network(Protocol):
     def objects(self) -> list[Object]:
         """What it needs on the API server; applied before anything of it starts."""
 
-    def start(self, node: Node, block: str, kubeconfig: Callable[[User], str]) -> None:
-        """Connect the node's pods, whose addresses are in `block`; ends with `node.write_cni`. Raises LabError."""
+    def start(self, node: Node, block: str, others: Mapping[str, str], kubeconfig: Callable[[User], str]) -> None:
+        """Connect the node's pods, whose addresses are in `block`; ends with `node.write_cni`. Raises LabError.
+
+        `others`: the blocks of the other nodes, by name, which is their address. `kubeconfig`: how one of `users` logs in.
+        """
 
 
 NETWORKS: Mapping[str, Callable[[], Network]] = {

@@ -75,10 +75,12 @@ class Node:
 
     def start_containerd(self) -> None:
         """Returns when it answers."""
-        values = {"state": SOCKET.parent, "cni": self.folder / "cni", "pause": images.PAUSE, "snapshotter": self._snapshotter()}
+        snapshotter = self._snapshotter()
+        self.write("import", f'exec ctr --namespace k8s.io images import --snapshotter {snapshotter} "$1"\n')
+        values = {"state": SOCKET.parent, "cni": self.folder / "cni", "pause": images.PAUSE, "snapshotter": snapshotter}
         config = self.write("containerd.toml", _CONTAINERD.format(**values))
-        self.start("containerd", ["/usr/bin/containerd", "--config", config])
-        self.wait(lambda: self._runs(["/usr/bin/ctr", "--address", str(SOCKET), "version"]), "containerd answers", "containerd")
+        self.start("containerd", ["containerd", "--config", config])
+        self.wait(lambda: self._runs(["ctr", "version"]), "containerd answers", "containerd")
 
     def _snapshotter(self) -> str:
         """Overlays, where the file system of the cluster's folder lets them be; else whole copies."""
@@ -91,7 +93,7 @@ class Node:
 
     def load(self, archive: Path) -> None:
         """Import the images of a Docker archive. Raises LabError."""
-        self.run(["/usr/bin/ctr", "--address", str(SOCKET), "--namespace", "k8s.io", "images", "import", str(archive)])
+        self.run([*importer(self.name), str(archive)])
 
     def start_kubelet(self, kubeconfig: str, clients: Path) -> None:
         """`clients`: the certificate of who may ask it things besides those whom the API server vouches for. Does not wait."""
@@ -191,6 +193,11 @@ class Node:
 
     def _program(self, program: str) -> str:
         return f"{program}-{self.name}"
+
+
+def importer(name: str) -> list[str]:
+    """The command that imports an archive, whose path comes behind it, on the node of that name."""
+    return ["sh", str(plan.FOLDER / "nodes" / name / "import")]
 
 
 _CONTAINERD = """\
