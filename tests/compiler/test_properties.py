@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import clusters, connections, namespaces, pods, policies
@@ -18,9 +18,10 @@ from netpol_compiler.objects import Cluster
 from netpol_compiler.pipeline import Pipeline, compile_cluster
 from netpol_compiler.ruleset import Ruleset
 from netpol_compiler.verdict import Judge
+from search import searched
 
 
-@settings(max_examples=400, deadline=None)
+@searched(400)
 @given(st.data())
 def test_oracle_and_ir_give_one_answer(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
@@ -77,7 +78,7 @@ def replay(events: list[tuple[str, Any]]) -> tuple[Pipeline, Cluster]:
     return pipeline, held
 
 
-@settings(max_examples=400, deadline=None)
+@searched(400)
 @given(histories())
 def test_point_16_incremental_equals_from_scratch_in_any_order_of_events(events: list[tuple[str, object]]) -> None:
     pipeline, held = replay(events)
@@ -106,7 +107,7 @@ def copy(ruleset: Ruleset) -> Ruleset:
     return Ruleset({f: dict(c) for f, c in ruleset.chains.items()}, dict(ruleset.sets))
 
 
-@settings(max_examples=250, deadline=None)
+@searched(250)
 @given(st.lists(clusters(), min_size=2, max_size=3))
 def test_point_16_lowering_a_then_b_equals_lowering_b(states: list[Cluster]) -> None:
     node, old = NodeCompiler("n1"), IR({}, {})
@@ -129,7 +130,7 @@ def test_point_16_lowering_a_then_b_equals_lowering_b(states: list[Cluster]) -> 
         old = ir
 
 
-@settings(max_examples=200, deadline=None)
+@searched(200)
 @given(clusters())
 def test_every_chain_and_set_that_is_named_exists(cluster: Cluster) -> None:
     node = NodeCompiler("n1")
@@ -144,7 +145,7 @@ def test_every_chain_and_set_that_is_named_exists(cluster: Cluster) -> None:
                 assert all(words[i + 1] in node.ruleset.sets for i, w in enumerate(words) if w == "--match-set")
 
 
-@settings(max_examples=200, deadline=None)
+@searched(200)
 @given(clusters())
 def test_the_wire_form_is_lossless_and_canonical(cluster: Cluster) -> None:
     ir = compile_cluster(cluster)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import NODES, clusters, connections
@@ -13,6 +13,7 @@ from netpol_compiler.objects import Cluster, Connection
 from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
 from netpol_compiler.simulate import Tables, first_packet, parse_ipset_restore, parse_iptables_restore, walk
+from search import searched
 
 
 class RenderedNode:
@@ -43,7 +44,7 @@ def lives_on_two_nodes(cluster: Cluster, text: object) -> bool:
     return len({p.node for p in cluster.pods.values() if p.is_endpoint and text in p.addresses}) > 1
 
 
-@settings(max_examples=300, deadline=None)
+@searched(300)
 @given(st.data())
 def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
