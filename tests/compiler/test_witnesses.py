@@ -6,42 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import NODES, clusters, connections
-from netpol_compiler import oracle, render
-from netpol_compiler.kinds import FAMILIES
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster, Connection
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
-from netpol_compiler.simulate import Tables, first_packet, parse_ipset_restore, parse_iptables_restore, walk
-from search import searched
-
-
-class RenderedNode:
-    """One node's rules as the restore programs would be fed them, parsed back."""
-
-    def __init__(self, name: str, cluster: Cluster) -> None:
-        node = compile_node(name, compile_cluster(cluster), cluster.pods.values())
-        self.sets = parse_ipset_restore(render.full_ipset_text(node.ruleset))
-        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
-        self.tables: dict[int, Tables] = {
-            int(f): parse_iptables_restore(render.full_iptables_text(node.ruleset, f, hook)) for f in FAMILIES
-        }
-
-    def passes(self, connection: Connection) -> bool:
-        packet = first_packet(connection)
-        return walk(self.tables[connection.source.version], self.sets, packet).verdict == "ACCEPT"
-
-
-def holder_node(cluster: Cluster, text: object) -> str:
-    """The node on which the pod of an address runs, by the oracle's own idea of holders; empty for none."""
-    live = [p for p in cluster.pods.values() if p.is_endpoint and text in p.addresses]
-    return max(live, key=lambda p: (p.created, p.uid)).node if live else ""
-
-
-def lives_on_two_nodes(cluster: Cluster, text: object) -> bool:
-    """Whether live pods of different nodes claim an address. An agent knows its own node's pods only, and each of the two
-    nodes delivers to its own: such a packet has no one way to walk (docs/operations.md, Limits)."""
-    return len({p.node for p in cluster.pods.values() if p.is_endpoint and text in p.addresses}) > 1
+from netpol_compiler import oracle
+from search import checked, searched
+from witnesses import RenderedNode, holder_node, lives_on_two_nodes
 
 
 @searched(300)
@@ -62,3 +29,5 @@ def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.Data
             continue  # a pod's packet to its own address never leaves it
         passed = all(nodes[name].passes(connection) for name in crossed)
         assert passed == oracle.judge(cluster, connection).allowed, (connection, crossed)
+        checked("simulator", connection.source.version, len(crossed))
+        checked("oracle", connection.source.version)

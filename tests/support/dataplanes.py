@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from netpol_agent.backend import BackendKind, find_backend
 from netpol_agent.dataplane import Dataplane
+from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.runner import Done, Processes
 from netpol_compiler.kinds import FAMILIES, Family
 from netpol_compiler.ruleset import IPSet, Rules, Ruleset, Touched
@@ -78,6 +81,26 @@ class Recorder:
 
 def dataplane(kind: BackendKind, run: Callable[..., Done] | None = None, **more: object) -> Dataplane:
     return Dataplane(find_backend(kind), FAMILIES, run or Processes(), **more)  # type: ignore[arg-type]  # passes on a clock
+
+
+@cache
+def _kernel_sets() -> KernelSets:
+    return KernelSets()
+
+
+def agents_dataplane(kind: BackendKind, run: Callable[..., Done] | None = None) -> Dataplane:
+    """As the agent makes it: sets go to the kernel over netlink. One link for all of them in a process."""
+    return dataplane(kind, run, kernel_sets=_kernel_sets())
+
+
+def clear(kind: BackendKind) -> None:
+    """Empty filter tables and no sets, by no means of ours."""
+    for family in FAMILIES:
+        shell(f"printf '*filter\\nCOMMIT\\n' | {command(kind, family)}-restore")
+    # nf_tables lets go of a removed rule's sets a moment after the transaction.
+    limit = time.monotonic() + 10
+    while (done := subprocess.run(["ipset", "destroy"], capture_output=True, text=True, check=False)).returncode:
+        assert time.monotonic() < limit, done.stderr
 
 
 def dataplane_killed_after(kind: BackendKind, steps: int, desired: Ruleset) -> None:
