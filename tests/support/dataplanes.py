@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -138,8 +138,13 @@ def assert_in_force(kind: BackendKind, desired: Ruleset) -> None:
     """The kernel holds exactly `desired`, read by a fresh reader, with the hook first."""
     fresh = dataplane(kind)
     fresh.load()
-    assert fresh.sets == dict(desired.sets)
+    assert _different(fresh.sets, desired.sets) == {}
     for family in FAMILIES:
         state = fresh.tables[family].read()
-        assert dict(state.chains) == dict(desired.chains[family])
+        assert _different(state.chains, desired.chains[family]) == {}
         assert state.hook_right, state
+
+
+def _different(there: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """(what is there, what should be) of every name for which these are not the same."""
+    return {n: (there.get(n), wanted.get(n)) for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n)}

@@ -90,7 +90,7 @@ def blocks(draw: st.DrawFn) -> IPBlock:
     cidr = network(draw(st.sampled_from(CIDRS)))
     inside = [n for n in map(network, CIDRS) if cidr.covers(n) and n.prefix > cidr.prefix]
     exceptions = draw(st.lists(st.sampled_from(inside), max_size=3, unique=True)) if inside else []
-    return IPBlock(cidr, tuple(exceptions))
+    return IPBlock(cidr, tuple(sorted(exceptions)))
 
 
 peers: st.SearchStrategy[Peer] = st.one_of(
