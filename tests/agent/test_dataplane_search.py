@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplanes import Recorder, agents_dataplane, assert_in_force, clear, command, shell
+from builders import allow, block, cluster, pod, policy, port
+from dataplanes import Recorder, agents_dataplane, assert_in_force, clear, command, settle, shell
 from generators import clusters
 from isolated import isolated
 from netpol_agent.backend import BackendKind
 from netpol_agent.runner import Done
-from netpol_compiler.kinds import FAMILIES, Family
+from netpol_compiler.kinds import DIRECTIONS, FAMILIES, Direction, Family
 from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster
+from netpol_compiler.objects import Cluster, IPBlock, Port
 from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.ruleset import HOOK_RULE, Ruleset
 from search import searched
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.kernel
 both = pytest.mark.parametrize("kind", list(BackendKind), ids=lambda kind: kind.value)
 
 
-def lowered(cluster: Cluster) -> Ruleset:
-    return compile_node("n1", compile_cluster(cluster), cluster.pods.values()).ruleset
+def lowered(state: Cluster) -> Ruleset:
+    return compile_node("n1", compile_cluster(state), state.pods.values()).ruleset
 
 
 rulesets = clusters().map(lowered)
@@ -59,9 +60,25 @@ def test_programming_one_state_after_another_is_programming_the_last(kind: Backe
     clear(kind)
     plane = agents_dataplane(kind)
     for desired in states:
-        result = plane.sync(desired)
+        result = settle(plane, desired)
         assert (result.failures, result.pending) == ((), False)
         assert_in_force(kind, desired)
+
+
+@both
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("ports", [(), (port(80),), (port(80), port(90, 95))], ids=["all", "one", "several"])
+@pytest.mark.parametrize("block", [block("10.0.1.2/32"), block("10.0.0.0/8"), block("fd00::1:1/128")], ids=str)
+@isolated
+def test_a_rule_for_a_block_is_written_as_the_kernel_prints_it(
+    kind: BackendKind, direction: Direction, ports: tuple[Port, ...], block: IPBlock
+) -> None:
+    """Otherwise every agent that starts again writes the chain anew. Found by a random cluster; the smallest was the first."""
+    rule = [allow(block, ports=ports or None)]
+    written = policy("a", "np", directions=[direction], **{direction.value: rule})
+    desired = lowered(cluster(pod("a", "p", ["10.0.0.1", "fd00::1"]), written))
+    agents_dataplane(kind).sync(desired)
+    assert_in_force(kind, desired)
 
 
 class Interrupted(Exception):
@@ -92,7 +109,7 @@ def test_from_whatever_two_interrupted_syncs_leave_a_sync_converges(
             plane.sync(desired)
         except Interrupted:
             pass
-    result = agents_dataplane(kind).sync(states[2])
+    result = settle(agents_dataplane(kind), states[2])
     assert (result.failures, result.pending) == ((), False)
     assert_in_force(kind, states[2])
 
@@ -132,7 +149,7 @@ def test_from_whatever_others_did_to_our_rules_a_sync_converges(
     agents_dataplane(kind).sync(was)
     for family, what, which in harms:
         harm(kind, family, what, which, was)
-    result = agents_dataplane(kind).sync(desired)
+    result = settle(agents_dataplane(kind), desired)
     assert (result.failures, result.pending) == ((), False)
     assert_in_force(kind, desired)
 
@@ -162,6 +179,7 @@ def test_after_starts_that_failed_the_next_look_at_all_converges(
     plane = agents_dataplane(kind, Refused(first, first + many))
     for _ in range(many + 2):
         for desired in states:
-            result = plane.sync(desired)
+            plane.sync(desired)
+    result = settle(plane, states[1])
     assert (result.failures, result.pending) == ((), False)
     assert_in_force(kind, states[1])

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from netpol_agent.backend import BackendKind, find_backend
-from netpol_agent.dataplane import Dataplane
+from netpol_agent.dataplane import Dataplane, SyncResult
 from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.runner import Done, Processes
 from netpol_compiler.kinds import FAMILIES, Family
@@ -103,6 +103,14 @@ def clear(kind: BackendKind) -> None:
         assert time.monotonic() < limit, done.stderr
 
 
+def settle(plane: Dataplane, desired: Ruleset) -> SyncResult:
+    """Sync until nothing is pending: nf_tables lets go of a set a moment after its rules are gone."""
+    limit = time.monotonic() + 10
+    while (result := plane.sync(desired)).pending and time.monotonic() < limit:
+        pass
+    return result
+
+
 def dataplane_killed_after(kind: BackendKind, steps: int, desired: Ruleset) -> None:
     """Sync in a process of its own that dies by SIGKILL instead of starting its program number `steps` (0-based)."""
 
@@ -138,10 +146,10 @@ def assert_in_force(kind: BackendKind, desired: Ruleset) -> None:
     """The kernel holds exactly `desired`, read by a fresh reader, with the hook first."""
     fresh = dataplane(kind)
     fresh.load()
-    assert _different(fresh.sets, desired.sets) == {}
+    assert not (found := _different(fresh.sets, desired.sets)), found
     for family in FAMILIES:
         state = fresh.tables[family].read()
-        assert _different(state.chains, desired.chains[family]) == {}
+        assert not (found := _different(state.chains, desired.chains[family])), found
         assert state.hook_right, state
 
 
