@@ -78,8 +78,8 @@ def calls(read: Callable[[], object]) -> int:
 
 
 def assert_linear(make: Callable[[int], object], read: Callable[[Any], object], size: int) -> None:
-    """Twice the input costs about twice as much, in memory and in calls, or less."""
-    small, large = make(size), make(2 * size)
+    """Four times the input costs about four times as much, in memory and in calls, or less; growing lists take a little more."""
+    small, large = make(size), make(4 * size)
     for cost in (peak, calls):
         one, two = cost(lambda: read(small)), cost(lambda: read(large))
-        assert two <= 2.5 * one + 20_000, f"{cost.__name__} of {make} at {size} and twice that: {one}, {two}"
+        assert two <= 6 * one + 20_000, f"{cost.__name__} of {make} at {size} and four times that: {one}, {two}"
