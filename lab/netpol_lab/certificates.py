@@ -55,6 +55,21 @@ def make_keys(folder: Path, names: Sequence[str], addresses: Sequence[str]) -> K
     return keys
 
 
+def make_identity(folder: Path, name: str, subject: str) -> tuple[Path, Path]:
+    """A certificate by which its holder proves to be `subject` ("/O=group/CN=name"), and its key.
+
+    It is its own authority: who is to believe it is given the certificate itself. Raises LabError with openssl's own words.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    _openssl(
+        "req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", _DAYS, "-subj", subject,
+        "-addext", "extendedKeyUsage=clientAuth", "-keyout", key, "-out", certificate,
+    )  # fmt: skip
+    os.chmod(key, 0o600)
+    return certificate, key
+
+
 def _openssl(*arguments: str | Path) -> None:
     done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode != 0:

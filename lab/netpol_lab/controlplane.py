@@ -15,8 +15,10 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -46,16 +48,39 @@ def service_networks(families: Families) -> tuple[Network, ...]:
     return tuple(c for f in families.each for c in ExpandOptions().service_cidrs if c.version == f)
 
 
-class ControlPlane:
-    """One etcd and one API server. `start` once; stopping and starting again is `Processes.control`."""
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whoever shows `token` is taken for this user of these groups."""
 
-    def __init__(self, spaces: Namespaces, processes: Processes, folder: Path, host: LabHost, families: Families) -> None:
+    token: str
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+class ControlPlane:
+    """One etcd and one API server. `start` once; stopping and starting again is `Processes.control`.
+
+    `users` are known besides the administrator; `more` are options of the API server besides ours.
+    """
+
+    def __init__(
+        self,
+        spaces: Namespaces,
+        processes: Processes,
+        folder: Path,
+        host: LabHost,
+        families: Families,
+        users: Sequence[User] = (),
+        more: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self._spaces = spaces
         self._processes = processes
         self._folder = folder
         self._host = host
         self._services = service_networks(families)
         self._token = secrets.token_urlsafe(32)
+        self._users = (User(self._token, "admin", ("system:masters",)), *users)
+        self._more = more
         self._authority = ""
 
     @property
@@ -81,11 +106,11 @@ class ControlPlane:
         self._authority = keys.authority.read_text()
         tokens = self._folder / "pki" / "tokens"
         tokens.touch(mode=0o600)
-        tokens.write_text(f'{self._token},admin,admin,"system:masters"\n')
+        tokens.write_text("".join(f'{u.token},{u.name},{u.name},"{",".join(u.groups)}"\n' for u in self._users))
         tell("starting etcd and the API server")
         # Nothing of the caller's environment: a proxy in it would be asked for pods.
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self._folder)}
-        self._processes.start(ETCD, [str(binaries.etcd), *_options(self._etcd_options())], self.netns, env)
+        self._processes.start(ETCD, [str(binaries.etcd), *options_of(self._etcd_options())], self.netns, env)
         options = {
             **self._api_options(),
             "tls-cert-file": keys.certificate,
@@ -93,8 +118,9 @@ class ControlPlane:
             "token-auth-file": tokens,
             "service-account-key-file": keys.account_public,
             "service-account-signing-key-file": keys.account_key,
+            **self._more,
         }
-        command = [str(binaries.kube_apiserver), *_options(options)]
+        command = [str(binaries.kube_apiserver), *options_of(options)]
         self._processes.start(APISERVER, command, self.netns, env, grace=_GRACE)
         tell("waiting for the API server")
         self.wait_ready(limit)
@@ -132,7 +158,7 @@ class ControlPlane:
         """Return when both are ready. Raises LabError when one has ended, LabTimeout after `limit` seconds."""
         deadline = time.monotonic() + limit
         # A server that has not noticed yet that its etcd was away calls itself ready.
-        while (answer := self._asked("/readyz")) != "ok" or not self._etcd_serves():
+        while (answer := self.ask("/readyz")) != "ok" or not self._etcd_serves():
             for name in (ETCD, APISERVER):
                 if self._processes.pid(name) is None:
                     raise LabError(f"{name} has ended{self._processes.tail(name)}")
@@ -143,17 +169,17 @@ class ControlPlane:
 
     def is_ready(self) -> bool:
         """Whether the API server serves right now."""
-        return self._asked("/readyz") == "ok"
+        return self.ask("/readyz") == "ok"
 
     def version(self) -> str:
         """The API server's own, such as v1.36.3. Raises LabError when it does not say."""
         try:
-            return str(json.loads(self._asked("/version"))["gitVersion"])
+            return str(json.loads(self.ask("/version"))["gitVersion"])
         except (ValueError, KeyError) as error:
             raise LabError("the API server does not say its version") from error
 
-    def _asked(self, path: str) -> str:
-        """What the API server says; empty when it does not."""
+    def ask(self, path: str) -> str:
+        """What the API server says to the administrator who gets `path`; empty when it does not answer."""
         context = ssl.create_default_context(cadata=self._authority)
         connection = http.client.HTTPSConnection(LOCAL, PORT, timeout=2, context=context)
         with contextlib.closing(connection):
@@ -232,5 +258,6 @@ def _first(block: Network) -> str:
     return Address(block.version, block.value + 1).text
 
 
-def _options(options: Mapping[str, object]) -> list[str]:
+def options_of(options: Mapping[str, object]) -> list[str]:
+    """Options as Kubernetes' programs take them."""
     return [f"--{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items()]

@@ -19,9 +19,8 @@ from netpol_compiler.ir import IR
 from netpol_compiler.kinds import Family
 from netpol_compiler.lower import LowerOptions, compile_node
 from netpol_compiler.objects import Cluster
-from netpol_compiler.render import full_ipset_text, full_iptables_text
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
-from netpol_compiler.simulate import Sets, Tables, first_packet, parse_ipset_restore, parse_iptables_restore, walk
+from netpol_compiler.restored import ReadBack, node_text, read_back
+from netpol_compiler.simulate import first_packet, walk
 from netpol_compiler.workloads import ObjectId
 from netpol_lab.apiserver import ApiServer, State
 from netpol_lab.cases import Manifest, Seen
@@ -146,15 +145,12 @@ class SimulateDriver:
         decided = self._picture.decided(check)
         for hop in journey.hops:
             if hop.forwarded:
-                tables, sets = self._nodes[hop.node][hop.connection.source.family]
-                if not walk(tables, sets, first_packet(hop.connection)).accepted:
+                node = self._nodes[hop.node]
+                if not walk(node.tables[hop.connection.source.family], node.sets, first_packet(hop.connection)).accepted:
                     return Seen("refused", "none", decided)
         return Seen("allowed", "data" if journey.answers else "reset", decided)
 
 
-def node_texts(node: str, cluster: Cluster, ir: IR, families: tuple[Family, ...]) -> dict[Family, tuple[Tables, Sets]]:
-    """What a node's agent would write, read back: tables and sets for each family."""
-    compiler = compile_node(node, ir, cluster.pods.values(), LowerOptions(families=families))
-    sets = parse_ipset_restore(full_ipset_text(compiler.ruleset))
-    hook = (f"-I {HOOK_PARENT} 1 {HOOK_RULE}",)
-    return {f: (parse_iptables_restore(full_iptables_text(compiler.ruleset, f, hook)), sets) for f in families}
+def node_texts(node: str, cluster: Cluster, ir: IR, families: tuple[Family, ...]) -> ReadBack:
+    """What a node's agent would write, read back."""
+    return read_back(node_text(compile_node(node, ir, cluster.pods.values(), LowerOptions(families=families)).ruleset))

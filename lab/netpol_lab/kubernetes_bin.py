@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +57,9 @@ def find(environment: Mapping[str, str] = os.environ) -> KubernetesBinaries:
     return KubernetesBinaries(*(Path(path).absolute() for path in found.values() if path is not None))
 
 
-def lacking(folder: Path) -> list[str]:
-    """The programs that `folder` does not hold as executable files."""
-    return [p for p in PROGRAMS if not ((folder / p).is_file() and os.access(folder / p, os.X_OK))]
+def lacking(folder: Path, programs: Iterable[str] = PROGRAMS) -> list[str]:
+    """Those of the programs that `folder` does not hold as executable files."""
+    return [p for p in programs if not ((folder / p).is_file() and os.access(folder / p, os.X_OK))]
 
 
 def _in(folder: Path) -> KubernetesBinaries:

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import os
 import resource
+import signal
 import socket
 import threading
 import traceback
@@ -71,7 +72,7 @@ def _serve(lab: Lab, connection: socket.socket) -> None:
 
 
 def main() -> None:
-    """Serve one lab until `down`, or until killed."""
+    """Serve one lab until `down`, SIGTERM, or until killed."""
     arguments = argparse.ArgumentParser(prog="netpol_lab.supervisor")
     arguments.add_argument("--dir", type=Path, required=True, help="the lab's folder")
     folder: Path = arguments.parse_args().dir
@@ -85,6 +86,8 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="packets", daemon=True).start()
     lab = Lab(folder, loop)
+    # The kernel does not end the first process of a pid namespace by a signal that it has not asked for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=_serve, args=(lab, connection), daemon=True).start()

@@ -19,12 +19,13 @@ _Goals = Annotated[
 ]
 
 _POD = "pod/NAME, a unique beginning of a name, or deployment/NAME."
+_END = "pod/NAME, NS/NAME, deployment/NAME, svc/NAME, node/NAME or an address."
 _RULES = "Also the pod's chains and sets: as its node's kernel has them, with packet counters; with -f, as the kernel gets them."
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`, in the order of its help."""
-    for command in (explain, matrix, lint, diff):
+    for command in (explain, trace, matrix, lint, diff):
         app.command()(command)
     app.command("compile")(compile_)
 
@@ -49,6 +50,27 @@ def explain(
     from npctl.origin import Origin
 
     run(target, Origin(tuple(files or ()), kubeconfig, context, namespace), to or [], source or [], port, rules, output)
+
+
+def trace(
+    source: Annotated[str, typer.Argument(metavar="SRC", help=_END, autocompletion=completion.pod)],
+    target: Annotated[str, typer.Argument(metavar="DST", help=_END, autocompletion=completion.pod)],
+    simulate: Annotated[bool, typer.Option("--simulate", help="Walk packets through the rendered rules: needed.")] = False,
+    port: options.OnPort = None,
+    files: options.FilesOrCluster = None,
+    namespace: options.ClusterNamespace = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    output: options.Output = Format.TABLE,
+) -> None:
+    """A connection's way through the rules of each node that it passes, rule by rule, and its reply's (exit code 1: refused).
+
+    --simulate: the rules are those that the nodes' agents would write; nothing is sent, and no kernel is asked.
+    """
+    from npctl.origin import Origin
+    from npctl.trace_command import run
+
+    run(source, target, Origin(tuple(files or ()), kubeconfig, context, namespace), port, simulate, output)
 
 
 def matrix(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from netpol_compiler.kinds import Family
-from netpol_compiler.render import full_ipset_text, full_iptables_text
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
+from netpol_compiler.restored import node_text
 from npctl.errors import usage
 from npctl.kernelview import node_ruleset
 from npctl.origin import Origin, open_origin
@@ -17,8 +16,7 @@ def run(node: str, origin: Origin, output: Format) -> None:
     if node not in state.nodes:
         raise usage(f"no node {node}, and no pod runs there", f"the nodes are {', '.join(sorted(state.nodes)) or 'none'}")
     ruleset = node_ruleset(state, node)
-    texts = {family: _iptables(ruleset, family) for family in sorted(ruleset.chains)}
-    ipset = full_ipset_text(ruleset)
+    text = node_text(ruleset)
     if output.is_data:
         sizes = {
             "chains": {str(int(f)): len(c) for f, c in ruleset.chains.items()},
@@ -26,12 +24,9 @@ def run(node: str, origin: Origin, output: Format) -> None:
             "sets": len(ruleset.sets),
             "members": sum(len(s.members) for s in ruleset.sets.values()),
         }
-        emit({"node": node, "ipset": ipset, "iptables": {str(int(f)): t for f, t in texts.items()}, "sizes": sizes}, output)
+        rules = {str(int(family)): each for family, each in text.iptables.items()}
+        emit({"node": node, "ipset": text.ipset, "iptables": rules, "sizes": sizes}, output)
         return
-    say(f"# node {node}: ipset restore -exist\n{ipset.rstrip()}")
-    for family, text in texts.items():
-        say(f"\n# node {node}: {'ip6tables' if family is Family.V6 else 'iptables'}-restore --noflush\n{text.rstrip()}")
-
-
-def _iptables(ruleset: Ruleset, family: Family) -> str:
-    return full_iptables_text(ruleset, family, hook=[f"-I {HOOK_PARENT} 1 {HOOK_RULE}"])
+    say(f"# node {node}: ipset restore -exist\n{text.ipset.rstrip()}")
+    for family, each in text.iptables.items():
+        say(f"\n# node {node}: {'ip6tables' if family is Family.V6 else 'iptables'}-restore --noflush\n{each.rstrip()}")

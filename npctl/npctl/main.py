@@ -1,6 +1,6 @@
 """The program `npctl`: its commands and their options, and nothing that decides.
 
-    main ----> commands_files   explain, matrix, lint, diff, compile (files or a cluster in, answers out)
+    main ----> commands_files   explain, trace, matrix, lint, diff, compile (files or a cluster in, answers out)
          ----> commands_cluster status, wait                        (a cluster that npctl runs in)
          ----> commands_lab     lab up, apply, connect, run, ...    (a running lab)
          ----> commands_run     operator, agent                     (the programs that the lab and clusters start)

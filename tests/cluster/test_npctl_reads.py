@@ -1,4 +1,4 @@
-"""npctl explain, matrix, lint, compile and diff on a live API server: the same answers as on the same objects in files."""
+"""npctl explain, trace, matrix, lint, compile and diff on a live API server: the same answers as on the same objects in files."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ def dump(town: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
         ("matrix", "-A", "--to", "192.0.2.1", "--from", f"node/{NODES[0]}", "--port", "8080"),
         ("explain", "pod/web", "-n", HERE, "--from", "pod/client", "--from", f"{OTHER}/stranger", "--to", "svc/web"),
         ("explain", f"{OTHER}/stranger", "--to", f"svc/{HERE}/web"),
+        ("trace", "--simulate", "pod/client", "svc/web", "-n", HERE),
+        ("trace", "--simulate", f"{OTHER}/stranger", f"{HERE}/web"),
         ("lint", "-n", HERE),
         ("compile", "--node", NODES[0]),
     ],

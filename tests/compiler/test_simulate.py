@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from builders import address, conn
+from netpol_compiler.kinds import Family
 from netpol_compiler.simulate import (
     MAX_DEPTH,
     Conntrack,
@@ -116,7 +117,7 @@ def test_in_a_net_set_the_longest_prefix_decides_and_a_nomatch_says_no(source: s
         ([], "ACCEPT", "FORWARD"),
         ([":FORWARD DROP [0:0]"], "DROP", "FORWARD"),
         (["-A FORWARD -j ACCEPT", "-A FORWARD -j DROP"], "ACCEPT", "FORWARD"),
-        (["-A FORWARD -j REJECT --reject-with tcp-reset"], "DROP", "FORWARD"),
+        (["-A FORWARD -p tcp -j REJECT --reject-with tcp-reset"], "DROP", "FORWARD"),
         (["-A FORWARD", "-A FORWARD -j DROP"], "DROP", "FORWARD FORWARD"),
         (["-A FORWARD -j RETURN", "-A FORWARD -j DROP"], "ACCEPT", "FORWARD FORWARD"),
         (["-A FORWARD -j a", "-A FORWARD -j DROP"], "DROP", "FORWARD FORWARD"),
@@ -164,12 +165,12 @@ def test_marks_are_set_by_value_and_mask_and_the_walk_goes_on(target: str, befor
     assert seen.mark == after and not seen.accepted
 
 
-def test_a_walk_names_each_matching_rule_with_its_number_text_and_effect() -> None:
+def test_a_walk_names_each_matching_rule_with_its_number_text_effect_and_line() -> None:
     seen = go(["-A FORWARD -p udp -j DROP", "-A FORWARD -j a", "-A a -j MARK --set-xmark 0x1/0x1"], TCP)
     assert [tuple(step) for step in seen.path] == [
-        ("FORWARD", 2, "-j a", "jump a"),
-        ("a", 1, "-j MARK --set-xmark 0x1/0x1", "MARK"),
-        ("FORWARD", 0, "policy", "ACCEPT"),
+        ("FORWARD", 2, "-j a", "jump a", 6),
+        ("a", 1, "-j MARK --set-xmark 0x1/0x1", "MARK", 7),
+        ("FORWARD", 0, "policy", "ACCEPT", 0),
     ]
     assert seen.tried == 3 and seen.mark == 1
 
@@ -228,6 +229,22 @@ def test_other_tables_are_read_over() -> None:
         "-j MARK --set-what 1",
         "-j MARK",
         "! -j DROP",
+        "-p tcp --dport 8_0 -j DROP",
+        "-p icmp --icmp-type 300 -j DROP",
+        "-p tcp -m multiport --dports 80 --sports 81 -j DROP",
+        "-p tcp --syn --tcp-flags SYN SYN -j DROP",
+        "-m mark --mark 0b1 -j DROP",
+        "-m limit --limit often -j DROP",
+        "-m limit ! --limit 10/sec -j DROP",
+        "-m comment ! --comment x -j DROP",
+        "-i thisinterfacenameistoolong -j DROP",
+        "! -p all -j DROP",
+        "-s 10.0.0.1 -d fd00::1 -j DROP",
+        "-j REJECT --reject-with silence",
+        "-j REJECT --reject-with tcp-reset",
+        "-j LOG --log-level loud",
+        "-j NFLOG --nflog-group 70000",
+        "-j MARK --or-mark 1/1",
         "-j NFLOG --nflog-prefix " + "x" * 64,
         "extra",
         "-s",
@@ -238,6 +255,14 @@ def test_a_rule_that_is_not_known_or_would_be_refused_is_an_error_that_names_the
     with pytest.raises(SimulateError) as caught:
         parse_iptables_restore(filter_table(f"-A FORWARD {rule}", chains="a"))
     assert caught.value.line == 3 and str(caught.value).startswith("line 3: ") and rule in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["-s fd00::1", "-p icmpv6 -m icmp6 --icmpv6-type 128", "-j REJECT --reject-with icmp6-no-route"])
+def test_a_rule_of_the_other_family_is_refused_where_the_family_is_told(rule: str) -> None:
+    text = filter_table(f"-A FORWARD {rule}")
+    with pytest.raises(SimulateError, match=r"line 5: a rule of IPv6 in a table of IPv4"):
+        parse_iptables_restore(text, family=Family.V4)
+    assert parse_iptables_restore(text, family=Family.V6) and parse_iptables_restore(text)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +313,10 @@ def test_no_path_may_be_deeper_than_the_kernel_allows(verb: str) -> None:
         "add ports 10.0.0.1,tcp:65536",
         "add ports 10.0.0.1,gre:1",
         "add ips 10.9.9.1 what",
+        "add ips 10.9.9.1 timeout 5",
+        "add ips 0.0.0.0",
+        "add ports 10.0.0.1,tcp:8_0",
+        "create nets hash:net family inet maxelem 5 -exist",
         "del ips 10.1.1.1",
         "swap ips nets",
         "rename ips other",
@@ -345,10 +374,27 @@ def test_a_connection_that_was_refused_or_cut_has_no_replies() -> None:
     tables, conntrack = parse_iptables_restore(filter_table(*STATEFUL)), Conntrack()
     back = dataclasses.replace(TCP, source=TCP.destination, destination=TCP.source)
     assert not send(tables, {}, back, conntrack).accepted
-    assert conntrack.classify(back.reply()).state == "NEW"
+    assert conntrack.classify(back.reply()).state == "INVALID", "the answer to nothing"
     send(tables, {}, TCP, conntrack)
     assert conntrack.cut(lambda source, destination, protocol, dport: (protocol, dport) == (6, 80)) == 1
     assert not send(tables, {}, TCP.reply(), conntrack).accepted
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "state"),
+    [
+        ("10.0.0.1 10.0.0.2 tcp 80", {"flags": frozenset({"ACK", "PSH"})}, "NEW"),
+        ("10.0.0.1 10.0.0.2 tcp 80", {"flags": frozenset({"SYN", "ACK"})}, "INVALID"),
+        ("10.0.0.1 10.0.0.2 tcp 80", {"flags": frozenset({"RST"})}, "INVALID"),
+        ("10.0.0.1 10.0.0.2 tcp 80", {"flags": frozenset({"SYN", "FIN"})}, "INVALID"),
+        ("10.0.0.1 10.0.0.2 udp 80", {}, "NEW"),
+        ("10.0.0.1 10.0.0.2 icmp 0", {"icmp": (8, 0)}, "NEW"),
+        ("10.0.0.1 10.0.0.2 icmp 0", {"icmp": (0, 0)}, "INVALID"),
+        ("fd00::1 fd00::2 icmpv6 0", {"icmp": (135, 0)}, "UNTRACKED"),
+    ],
+)
+def test_of_an_unknown_connection_only_what_may_begin_one_is_new(text: str, changes: dict[str, object], state: str) -> None:
+    assert Conntrack().classify(packet(text, **changes)).state == state
 
 
 def test_the_state_that_the_caller_knows_better_stays() -> None:

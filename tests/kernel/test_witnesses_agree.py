@@ -73,8 +73,8 @@ def disagreements(lab: LabClient, kind: NetworkKind, seed: int) -> list[str]:
     seen = lab.connect_many([{"source": t.source, "destination": t.target, "port": t.port, "family": t.version} for t in sent])
 
     def by_simulator(hop: Hop) -> bool:
-        tables, sets = texts[hop.node][hop.connection.source.family]
-        return not hop.forwarded or walk(tables, sets, first_packet(hop.connection)).accepted
+        tables = texts[hop.node].tables[hop.connection.source.family]
+        return not hop.forwarded or walk(tables, texts[hop.node].sets, first_packet(hop.connection)).accepted
 
     wrong = []
     for one, results in zip(sent, seen, strict=True):

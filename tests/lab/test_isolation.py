@@ -50,13 +50,16 @@ def test_two_labs_side_by_side_do_not_see_each_other(start: Callable[..., LabCli
     assert not two.folder.exists()
 
 
-@pytest.mark.parametrize("who", ["starter", "supervisor"])
-def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who: str) -> None:
+ENDINGS = [("starter", signal.SIGKILL), ("supervisor", signal.SIGKILL), ("supervisor", signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(("who", "how"), ENDINGS, ids=lambda part: getattr(part, "name", part))
+def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who: str, how: signal.Signals) -> None:
     before = host_state()
     lab = start()
     starter = int((lab.folder / "pid").read_text())
     children = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
-    os.kill(starter if who == "starter" else int(children[0]), signal.SIGKILL)
+    os.kill(starter if who == "starter" else int(children[0]), how)
     assert wait_until(lambda: not lab.is_up())
     assert wait_until(lambda: all(is_zombie(p) for p in processes_of(lab.folder)))
     assert host_state() == before

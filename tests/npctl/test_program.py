@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ["explain", "matrix", "lint", "diff", "compile", "status", "wait", "lab", "operator", "agent"]
+COMMANDS = ["explain", "trace", "matrix", "lint", "diff", "compile", "status", "wait", "lab", "operator", "agent"]
 LIST_MODULES = """
 import sys
 from npctl.main import main

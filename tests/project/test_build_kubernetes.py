@@ -15,7 +15,8 @@ from netpol_lab.errors import LabLacksPrograms
 from netpol_lab.kubernetes_bin import PROGRAMS, KubernetesBinaries, cache_root, find
 
 TOP = Path(__file__).resolve().parents[2]
-PINS = build_kubernetes.read_pins((TOP / "tests" / "cluster" / "go.mod").read_text(encoding="utf-8"))
+PINS = build_kubernetes.read_pins()
+BASE, NODES, E2E = build_kubernetes.BASE, build_kubernetes.NODES, build_kubernetes.E2E
 
 
 def _programs(folder: Path, names: tuple[str, ...] = PROGRAMS) -> Path:
@@ -27,10 +28,10 @@ def _programs(folder: Path, names: tuple[str, ...] = PROGRAMS) -> Path:
     return folder
 
 
-def _builder(cache: Path, **environment: str) -> subprocess.Popen[str]:
+def _builder(cache: Path, *groups: str, **environment: str) -> subprocess.Popen[str]:
     own = {name: value for name, value in os.environ.items() if name != "NPCTL_KUBERNETES_BIN"}
     return subprocess.Popen(
-        [sys.executable, str(TOP / "tools" / "build_kubernetes.py")],
+        [sys.executable, str(TOP / "tools" / "build_kubernetes.py"), *groups],
         env=own | {"XDG_CACHE_HOME": str(cache)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,17 +42,21 @@ def _builder(cache: Path, **environment: str) -> subprocess.Popen[str]:
 # ---- what is pinned --------------------------------------------------------------------------------------------------
 
 
-def test_every_program_is_of_a_module_that_go_mod_pins_and_go_sum_knows() -> None:
-    known = (TOP / "tests" / "cluster" / "go.sum").read_text(encoding="utf-8")
-    assert set(build_kubernetes.PACKAGES) == set(PROGRAMS)
-    for module, _ in build_kubernetes.PACKAGES.values():
-        assert f"{module} {PINS.versions[module]} h1:" in known
+@pytest.mark.parametrize("group", [BASE, NODES, E2E])
+def test_every_program_is_of_a_module_that_go_mod_pins_and_go_sum_knows(group: str) -> None:
+    for program in build_kubernetes.GROUPS[group].values():
+        known = (TOP / "tests" / "cluster" / program.place / "go.sum").read_text(encoding="utf-8")
+        assert f"{program.module} {build_kubernetes.read_pins(program.place).versions[program.module]} h1:" in known
+
+
+def test_what_the_lab_looks_for_is_what_is_built_when_nothing_else_is_asked_for() -> None:
+    assert set(build_kubernetes.GROUPS[BASE]) == set(PROGRAMS)
 
 
 def test_the_staging_modules_are_those_published_with_this_kubernetes() -> None:
     replaced = re.findall(r"(?m)^\t(k8s\.io/\S+) => (\S+) v0\.(\S+)$", (TOP / "tests/cluster/go.mod").read_text(encoding="utf-8"))
     assert len(replaced) > 25
-    assert {version for _, _, version in replaced} == {PINS.kubernetes.removeprefix("v1.")}
+    assert {version for _, _, version in replaced} == {PINS.versions[build_kubernetes.KUBERNETES].removeprefix("v1.")}
 
 
 def test_pypi_s_go_is_of_the_minor_version_that_go_mod_asks_for() -> None:
@@ -60,7 +65,11 @@ def test_pypi_s_go_is_of_the_minor_version_that_go_mod_asks_for() -> None:
 
 
 def test_another_go_is_another_folder() -> None:
-    assert build_kubernetes.fingerprint(PINS, "go1.26.6") != build_kubernetes.fingerprint(PINS, "go1.26.7")
+    assert build_kubernetes.fingerprint(BASE, "go1.26.6") != build_kubernetes.fingerprint(BASE, "go1.26.7")
+
+
+def test_each_group_of_programs_has_a_folder_of_its_own() -> None:
+    assert len({build_kubernetes.folder_of(group) for group in (BASE, NODES, E2E)}) == 3
 
 
 def test_the_programs_say_the_versions_that_go_mod_pins() -> None:
@@ -68,8 +77,8 @@ def test_the_programs_say_the_versions_that_go_mod_pins() -> None:
     said = {
         name: subprocess.run(command, capture_output=True, text=True, check=True).stdout for name, command in _questions(programs)
     }
-    assert f"Kubernetes {PINS.kubernetes}\n" in said["kube-apiserver"]
-    assert f"Client Version: {PINS.kubernetes}\n" in said["kubectl"]
+    assert f"Kubernetes {PINS.versions[build_kubernetes.KUBERNETES]}\n" in said["kube-apiserver"]
+    assert f"Client Version: {PINS.versions[build_kubernetes.KUBERNETES]}\n" in said["kubectl"]
     assert f"etcd Version: {PINS.versions['go.etcd.io/etcd/server/v3'].removeprefix('v')}\n" in said["etcd"]
     assert (
         said["helm"].startswith(f"{PINS.versions['helm.sh/helm/v3']}+")
@@ -92,7 +101,7 @@ def test_helm_renders_for_this_kubernetes_and_not_for_its_default_of_old(tmp_pat
     (chart / "Chart.yaml").write_text("{apiVersion: v2, name: says, version: 1.0.0}\n", encoding="utf-8")
     (chart / "templates" / "it.yaml").write_text("said: {{ .Capabilities.KubeVersion.Version }}\n", encoding="utf-8")
     done = subprocess.run([str(find().helm), "template", str(chart)], capture_output=True, text=True, check=True)
-    minor = ".".join(PINS.kubernetes.split(".")[:2])
+    minor = ".".join(PINS.versions[build_kubernetes.KUBERNETES].split(".")[:2])
     assert f"said: {minor}.0\n" in done.stdout
 
 
@@ -112,16 +121,22 @@ def test_a_second_builder_waits_and_then_finds_all_done(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_built_again_and_becomes_the_newest(tmp_path: Path) -> None:
-    go = build_kubernetes.new_enough_go_on_path(PINS)
-    version = go[1] if go else f"go{build_kubernetes.pinned_toolchain()}"
-    name = f"{PINS.kubernetes}-{build_kubernetes.fingerprint(PINS, version)}"
-    here = _programs(tmp_path / "npctl" / "kubernetes" / name)
+    here = _programs(tmp_path / "npctl" / "kubernetes" / build_kubernetes.folder_of(BASE).name)
     other = _programs(tmp_path / "npctl" / "kubernetes" / "v0-other")
     os.utime(here, (1, 1))
     out, errors = _builder(tmp_path).communicate(timeout=60)
     assert (out, errors) == (f"{here}\n", "")
     assert find({"XDG_CACHE_HOME": str(tmp_path)}).etcd == here / "etcd"
     assert other.is_dir()
+
+
+def test_the_nodes_programs_are_built_only_when_they_are_asked_for(tmp_path: Path) -> None:
+    cache = tmp_path / "npctl"
+    _programs(cache / "kubernetes" / build_kubernetes.folder_of(BASE).name)
+    assert _builder(tmp_path).wait(60) == 0
+    assert not (cache / "nodes").exists()
+    here = _programs(cache / "nodes" / build_kubernetes.folder_of(NODES).name, tuple(build_kubernetes.GROUPS[NODES]))
+    assert _builder(tmp_path, NODES).communicate(timeout=60) == (f"{here}\n", "")
 
 
 def test_without_the_module_proxy_one_line_says_so_and_nothing_half_built_is_left(tmp_path: Path) -> None:

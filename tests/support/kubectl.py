@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from netpol_lab import kubernetes_bin
 
@@ -29,6 +30,11 @@ class Kubectl:
         done = self.run(*arguments, objects=objects)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
+
+    def items(self, *arguments: str) -> list[Any]:
+        """The objects of `kubectl get ... -o json`."""
+        found: list[Any] = json.loads(self("get", *arguments, "--output=json"))["items"]
+        return found
 
     def refused(self, *arguments: str, objects: Iterable[Object] = ()) -> str:
         """What it complains of. Raises AssertionError when it does not fail."""

@@ -5,14 +5,13 @@ In: a cluster, a node's name, connections. Out: each witness's answer. The fourt
 
 from __future__ import annotations
 
-from netpol_compiler import oracle, render
+from netpol_compiler import oracle
 from netpol_compiler.addresses import Address
-from netpol_compiler.kinds import FAMILIES
 from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Connection, Key
 from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
-from netpol_compiler.simulate import Tables, first_packet, parse_ipset_restore, parse_iptables_restore, walk
+from netpol_compiler.restored import node_text, read_back
+from netpol_compiler.simulate import first_packet, walk
 from netpol_compiler.verdict import Judge
 
 
@@ -21,14 +20,11 @@ class RenderedNode:
 
     def __init__(self, name: str, cluster: Cluster) -> None:
         self.ruleset = compile_node(name, compile_cluster(cluster), cluster.pods.values()).ruleset
-        self.sets = parse_ipset_restore(render.full_ipset_text(self.ruleset))
-        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
-        self.tables: dict[int, Tables] = {
-            int(f): parse_iptables_restore(render.full_iptables_text(self.ruleset, f, hook)) for f in FAMILIES
-        }
+        self.rules = read_back(node_text(self.ruleset))
 
     def passes(self, connection: Connection) -> bool:
-        return walk(self.tables[connection.source.version], self.sets, first_packet(connection)).accepted
+        packet = first_packet(connection)
+        return walk(self.rules.tables[connection.source.family], self.rules.sets, packet).verdict == "ACCEPT"
 
 
 class NodeWitnesses:

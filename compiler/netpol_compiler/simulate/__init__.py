@@ -12,6 +12,7 @@ Excluded: tables other than filter, NAT, rate limits (`-m limit` always matches)
 
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.packets import Conntrack, Packet, first_packet
+from netpol_compiler.simulate.rules import comment_of
 from netpol_compiler.simulate.sets import SetData, Sets, parse_ipset_restore
 from netpol_compiler.simulate.tables import MAX_DEPTH, Rule, Tables, parse_iptables_restore
 from netpol_compiler.simulate.walk import Step, Walk, check_sets, send, walk
@@ -28,6 +29,7 @@ __all__ = [
     "Tables",
     "Walk",
     "check_sets",
+    "comment_of",
     "first_packet",
     "parse_ipset_restore",
     "parse_iptables_restore",

@@ -2,15 +2,19 @@
 
 In: the words of an option. Out: a function from packet and sets to yes or no. Each option names the modules that
 bring it (`--dport` comes with tcp, udp or sctp), and takes a fixed number of values; the table at the end is all there is.
+Values are taken in fewer forms than the restore programs take (no names of services, no octal numbers), and never in more.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from netpol_compiler.addresses import host_network, parse_address, parse_network
+from netpol_compiler.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
+from netpol_compiler.simulate.numbers import decimal, number
 from netpol_compiler.simulate.packets import STATES, TCP_FLAGS, Packet, protocol_number
 from netpol_compiler.simulate.sets import SetData, Sets
 
@@ -19,6 +23,8 @@ Builder = Callable[[list[str]], Match]
 
 MAX_MULTIPORT = 15
 MAX_COMMENT = 255
+MAX_INTERFACE = 15
+_RATE = re.compile(r"[1-9][0-9]*(?:/(?:s|sec|second|m|min|minute|h|hour|d|day))?")
 _ICMP_NAMES: dict[str, tuple[int, int | None]] = {
     "echo-reply": (0, None),
     "destination-unreachable": (3, None),
@@ -44,11 +50,16 @@ _ICMP6_NAMES: dict[str, tuple[int, int | None]] = {
 
 
 class Option(NamedTuple):
-    """How one option is read: the modules that bring it ("" the core), how many values follow, and their meaning."""
+    """How one option is read: the modules that bring it ("" the core), how many values follow, and their meaning.
+
+    `negatable`: a ! may stand before it. Of the options with one `slot`, a module takes one only.
+    """
 
     modules: tuple[str, ...]
     values: int
     build: Builder
+    negatable: bool = True
+    slot: str = ""
 
 
 def _address(attribute: str) -> Builder:
@@ -76,6 +87,8 @@ def _protocol(values: list[str]) -> Match:
 def _interface(attribute: str) -> Builder:
     def build(values: list[str]) -> Match:
         name = values[0]
+        if not 1 <= len(name) <= MAX_INTERFACE:
+            raise SimulateError(f"an interface's name has 1 to {MAX_INTERFACE} characters, not {name!r}")
 
         def match(packet: Packet, _sets: Sets) -> bool:
             seen: str = getattr(packet, attribute)
@@ -90,9 +103,9 @@ def _interface(attribute: str) -> Builder:
 
 def _port_range(text: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
-    low = int(first) if first or not colon else 0
-    high = int(last) if last else 65535 if colon else low
-    if not 0 <= low <= high <= 65535:
+    low = decimal(first, 65535, "a port") if first or not colon else 0
+    high = decimal(last, 65535, "a port") if last else 65535 if colon else low
+    if low > high:
         raise SimulateError(f"impossible port range {text!r}")
     return low, high
 
@@ -134,14 +147,6 @@ def _states(values: list[str]) -> Match:
     return lambda packet, _sets: packet.state in states
 
 
-def number(text: str) -> int:
-    """A mark: decimal or 0x hexadecimal, 32 bits."""
-    value = int(text, 0)
-    if not 0 <= value <= 0xFFFFFFFF:
-        raise SimulateError(f"{text} is not a mark of 32 bits")
-    return value
-
-
 def value_and_mask(text: str) -> tuple[int, int]:
     value, slash, mask = text.partition("/")
     return number(value), number(mask) if slash else 0xFFFFFFFF
@@ -165,9 +170,7 @@ def _icmp(names: dict[str, tuple[int, int | None]]) -> Builder:
 
 def _icmp_number(text: str) -> tuple[int, int | None]:
     kind, slash, code = text.partition("/")
-    if not kind.isdigit() or (slash and not code.isdigit()):
-        raise SimulateError(f"unknown ICMP type {text!r}")
-    return int(kind), int(code) if slash else None
+    return decimal(kind, 255, "an ICMP type"), decimal(code, 255, "an ICMP code") if slash else None
 
 
 def _match_set(values: list[str]) -> Match:
@@ -204,6 +207,17 @@ def _comment(values: list[str]) -> Match:
     return _always
 
 
+def _limit(values: list[str]) -> Match:
+    if not _RATE.fullmatch(values[0]):
+        raise SimulateError(f"{values[0]!r} is no rate such as 10/sec")
+    return _always
+
+
+def _burst(values: list[str]) -> Match:
+    decimal(values[0], 10000, "a burst")
+    return _always
+
+
 def _always(_packet: Packet, _sets: Sets) -> bool:
     return True
 
@@ -218,18 +232,18 @@ OPTIONS: dict[str, Option] = {
     "-o": Option(("",), 1, _interface("out_interface")),
     "--dport": Option(_PORTED, 1, _port("dport")),
     "--sport": Option(_PORTED, 1, _port("sport")),
-    "--tcp-flags": Option(("tcp",), 2, _tcp_flags),
-    "--syn": Option(("tcp",), 0, lambda _values: _tcp_flags(["FIN,SYN,RST,ACK", "SYN"])),
-    "--dports": Option(("multiport",), 1, _multiport("dport")),
-    "--sports": Option(("multiport",), 1, _multiport("sport")),
-    "--ports": Option(("multiport",), 1, _multiport("sport", "dport")),
+    "--tcp-flags": Option(("tcp",), 2, _tcp_flags, slot="flags"),
+    "--syn": Option(("tcp",), 0, lambda _values: _tcp_flags(["FIN,SYN,RST,ACK", "SYN"]), slot="flags"),
+    "--dports": Option(("multiport",), 1, _multiport("dport"), slot="ports"),
+    "--sports": Option(("multiport",), 1, _multiport("sport"), slot="ports"),
+    "--ports": Option(("multiport",), 1, _multiport("sport", "dport"), slot="ports"),
     "--match-set": Option(("set",), 2, _match_set),
     "--ctstate": Option(("conntrack",), 1, _states),
     "--state": Option(("state",), 1, _states),
     "--mark": Option(("mark",), 1, _mark),
-    "--comment": Option(("comment",), 1, _comment),
-    "--limit": Option(("limit",), 1, lambda _values: _always),
-    "--limit-burst": Option(("limit",), 1, lambda _values: _always),
+    "--comment": Option(("comment",), 1, _comment, negatable=False),
+    "--limit": Option(("limit",), 1, _limit, negatable=False),
+    "--limit-burst": Option(("limit",), 1, _burst, negatable=False),
     "--icmp-type": Option(("icmp",), 1, _icmp(_ICMP_NAMES)),
     "--icmpv6-type": Option(("icmp6",), 1, _icmp(_ICMP6_NAMES)),
 }
@@ -254,6 +268,9 @@ LONG_FORMS = {
 
 NEEDS_PROTOCOL = {"tcp": (6,), "udp": (17,), "sctp": (132,), "icmp": (1,), "icmp6": (58,), "multiport": (6, 17, 33, 132, 136)}
 """Modules that are refused without `-p` of one of these protocols."""
+
+OF_FAMILY = {"icmp": Family.V4, "icmp6": Family.V6}
+"""Modules that only one family's tables know."""
 
 MEANINGLESS_ALONE = frozenset({"set", "conntrack", "state", "mark", "multiport", "comment", "icmp", "icmp6"})
 """Modules that need an option: without one they would match everything unseen."""

@@ -115,12 +115,32 @@ def first_packet(connection: Connection, sport: int = 40000) -> Packet:
 
 _Tuple = tuple[int, Address, int, Address, int]
 
+_SOUND = frozenset({"SYN", "SYN URG", "ACK SYN", "RST", "ACK RST", "ACK FIN", "ACK FIN URG", "ACK", "ACK URG"})
+"""The flags (PSH aside) that one TCP packet may carry together."""
+
+_REQUESTS = {1: frozenset({8, 13, 15, 17}), 58: frozenset({128, 139})}
+"""ICMP types that are answered, by protocol: only these begin something that can be tracked."""
+
+_NEVER_TRACKED = frozenset({130, 131, 132, 133, 134, 135, 136, 143})
+"""ICMPv6: listeners and neighbours."""
+
+
+def _is_sound(packet: Packet) -> bool:
+    return packet.number != 6 or " ".join(sorted(packet.flags - {"PSH"})) in _SOUND
+
+
+def _may_begin(packet: Packet) -> bool:
+    if packet.number == 6:
+        return packet.flags & {"SYN", "ACK", "FIN", "RST"} in ({"SYN"}, {"ACK"})
+    return packet.icmp[0] in _REQUESTS.get(packet.number, {packet.icmp[0]})
+
 
 class Conntrack:
     """Connections of which a packet has passed. `mark_passed` is told what passed, `classify` says what a packet is.
 
-    As in the kernel: until the first reply, more packets of the opening side are still NEW; a packet of an unknown
-    connection is NEW even when it is no SYN. RELATED, INVALID and UNTRACKED are left as the caller set them.
+    As in the kernel: until the first reply, more packets of the opening side are still NEW. Of an unknown connection,
+    what may begin one is NEW (also a bare ACK of TCP, which the kernel takes up in the middle), all else INVALID.
+    RELATED, INVALID and UNTRACKED are left as the caller set them.
     """
 
     def __init__(self) -> None:
@@ -130,11 +150,17 @@ class Conntrack:
         """`packet` with the state that it has now. A reply makes its connection ESTABLISHED for both sides."""
         if packet.state not in ("NEW", "ESTABLISHED"):
             return packet
+        if packet.number == 58 and packet.icmp[0] in _NEVER_TRACKED:
+            return dataclasses.replace(packet, state="UNTRACKED")
         forward, back = _tuples(packet)
+        if not _is_sound(packet):
+            return dataclasses.replace(packet, state="INVALID")
         if back in self._replied:
             self._replied[back] = True
             return dataclasses.replace(packet, state="ESTABLISHED")
-        return dataclasses.replace(packet, state="ESTABLISHED" if self._replied.get(forward) else "NEW")
+        if forward in self._replied:
+            return dataclasses.replace(packet, state="ESTABLISHED" if self._replied[forward] else "NEW")
+        return dataclasses.replace(packet, state="NEW" if _may_begin(packet) else "INVALID")
 
     def mark_passed(self, packet: Packet) -> None:
         """Remember the connection of a NEW packet that was accepted."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from netpol_compiler.addresses import parse_address
+from netpol_compiler.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.matches import (
     LONG_FORMS,
     MEANINGLESS_ALONE,
     NEEDS_PROTOCOL,
+    OF_FAMILY,
     OPTIONS,
     Match,
     value_and_mask,
 )
+from netpol_compiler.simulate.numbers import decimal
 from netpol_compiler.simulate.packets import protocol_number
 from netpol_compiler.simulate.tokens import split
 
@@ -27,6 +31,14 @@ _LOGS = {
     "LOG": {"--log-prefix", "--log-level", "--log-uid", "--log-ip-options"},
 }
 _MAX_PREFIX = {"--nflog-prefix": 63, "--log-prefix": 29}
+_LEVELS = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
+_REJECTIONS = {
+    Family.V4: ("net", "host", "port", "proto"),
+    Family.V6: ("no-route", "adm-prohibited", "addr-unreachable", "port-unreachable"),
+}
+"""What REJECT answers: `icmp-net-unreachable` and its like in IPv4, `icmp6-no-route` and its like in IPv6."""
+
+_PROHIBITIONS = ("icmp-net-prohibited", "icmp-host-prohibited", "icmp-admin-prohibited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +56,24 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """A rule's matches, all of which must hold, its target, and the sets that it asks."""
+    """A rule's matches, all of which must hold, its target, the sets that it asks, and the family that alone knows it."""
 
     matches: tuple[Match, ...]
     target: Target
     sets: frozenset[str] = frozenset()
+    family: Family | None = None
 
 
 @lru_cache(maxsize=65536)
 def compile_rule(text: str) -> CompiledRule:
     """Read one rule, without its `-A CHAIN`."""
     return _Reader(split(text)).read()
+
+
+def comment_of(text: str) -> str:
+    """What a rule says of itself: the value of its comment match; empty without one."""
+    words = split(text)
+    return words[words.index("--comment") + 1] if "--comment" in words else ""
 
 
 class _Reader:
@@ -65,6 +84,7 @@ class _Reader:
         self._matches: list[Match] = []
         self._used: dict[str, set[str]] = {"": set()}  # options seen, by the module instance that brings them
         self._sets: set[str] = set()
+        self._families: set[Family] = set()  # those that something in the rule belongs to
         self._protocol = 0
         self._target = Target()
 
@@ -82,7 +102,10 @@ class _Reader:
             else:
                 raise SimulateError(f"unknown option {'! ' if negated else ''}{option}")
         self._finish_modules()
-        return CompiledRule(tuple(self._matches), self._target, frozenset(self._sets))
+        if len(self._families) > 1:
+            raise SimulateError("a rule of both families at once")
+        family = next(iter(self._families), None)
+        return CompiledRule(tuple(self._matches), self._target, frozenset(self._sets), family)
 
     def _take(self, what: str) -> str:
         if not self._words:
@@ -106,16 +129,22 @@ class _Reader:
         if not loaded:
             raise SimulateError(f"unknown option {option}: no match that brings it was named")
         used = self._used.setdefault(loaded[0], set())
-        if option in used:
-            raise SimulateError(f"option {option} given twice")
-        used.add(option)
+        if (known.slot or option) in used:
+            raise SimulateError(f"option {option} given twice, or beside another one in its place")
+        used.add(known.slot or option)
+        if negated and not known.negatable:
+            raise SimulateError(f"no ! before {option}")
         values = [self._take(f"after {option}") for _ in range(known.values)]
         if "!" in values:
             raise SimulateError(f"! stands before {option}, not behind it")
         if option == "-p" and not negated:
             self._protocol = protocol_number(values[0])
-        if option == "--match-set":
+        elif option == "-p" and protocol_number(values[0]) == 0:
+            raise SimulateError("a packet of no protocol: it would never match")
+        elif option == "--match-set":
             self._sets.add(values[0])
+        elif option in ("-s", "-d"):
+            self._families.add(parse_address(values[0].partition("/")[0]).family)
         match = known.build(values)
         self._matches.append((lambda packet, sets: not match(packet, sets)) if negated else match)
 
@@ -126,6 +155,8 @@ class _Reader:
             needed = NEEDS_PROTOCOL.get(module)
             if needed and self._protocol not in needed:
                 raise SimulateError(f"match {module!r} needs its protocol by -p")
+            if module in OF_FAMILY:
+                self._families.add(OF_FAMILY[module])
 
     def _read_target(self, option: str) -> Target:
         if self._target.kind:
@@ -136,8 +167,7 @@ class _Reader:
         if name in ("ACCEPT", "DROP", "RETURN"):
             return Target(name)
         if name == "REJECT":
-            self._target_options({"--reject-with"})
-            return Target(name)
+            return self._reject_target()
         if name in _LOGS:
             self._target_options(_LOGS[name])
             return Target(name)
@@ -145,12 +175,32 @@ class _Reader:
             return self._mark_target()
         return Target("jump", name)  # a chain; a target that is not known here fails at COMMIT, when there is no such chain
 
+    def _reject_target(self) -> Target:
+        if self._words[:1] == ["--reject-with"]:
+            self._take("")
+            answer = self._take("after --reject-with")
+            if answer == "tcp-reset":
+                if self._protocol != 6:
+                    raise SimulateError("tcp-reset needs -p tcp")
+            elif answer in _PROHIBITIONS or answer in [f"icmp-{what}-unreachable" for what in _REJECTIONS[Family.V4]]:
+                self._families.add(Family.V4)
+            elif answer in [f"icmp6-{what}" for what in _REJECTIONS[Family.V6]]:
+                self._families.add(Family.V6)
+            else:
+                raise SimulateError(f"unknown answer of REJECT: {answer!r}")
+        return Target("REJECT")
+
     def _target_options(self, known: set[str]) -> None:
         while self._words and self._words[0] in known:
             option = self._words.pop(0)
             value = self._take(f"after {option}") if option not in ("--log-uid", "--log-ip-options") else ""
-            if len(value.encode()) > _MAX_PREFIX.get(option, 255):
-                raise SimulateError(f"{option} takes {_MAX_PREFIX[option]} bytes at most")
+            if option in _MAX_PREFIX:
+                if len(value.encode()) > _MAX_PREFIX[option]:
+                    raise SimulateError(f"{option} takes {_MAX_PREFIX[option]} bytes at most")
+            elif option.startswith("--nflog-"):
+                decimal(value, 0xFFFF, option)
+            elif option == "--log-level" and value not in _LEVELS:
+                decimal(value, len(_LEVELS) - 1, option)
 
     def _mark_target(self) -> Target:
         option, text = self._take("after MARK"), self._take("after MARK's option")
@@ -162,6 +212,6 @@ class _Reader:
             "--and-mark": (0, ~value & 0xFFFFFFFF),
             "--xor-mark": (value, 0),
         }
-        if option not in masks:
-            raise SimulateError(f"unknown option of MARK: {option}")
+        if option not in masks or ("/" in text and option not in ("--set-xmark", "--set-mark")):
+            raise SimulateError(f"unknown option of MARK: {option} {text}")
         return Target("MARK", value=masks[option][0], mask=masks[option][1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from netpol_compiler.addresses import Address, Network, host_network, parse_address, parse_network
 from netpol_compiler.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
+from netpol_compiler.simulate.numbers import decimal, number
 from netpol_compiler.simulate.packets import WITH_PORTS, protocol_number
 from netpol_compiler.simulate.tokens import split
 
@@ -19,6 +20,9 @@ TYPES = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 MAX_NAME = 31
 _DEFAULT_MAXELEM = 65536
 _NO_PORT = (0, 0)
+_EXTENSIONS = ("counters", "comment", "skbinfo", "forceadd")
+_CARRIED = {"comment": "comment", "timeout": "timeout", "packets": "counters", "bytes": "counters"}
+"""What an element may carry, and the extension that the set needs for it."""
 
 Service = tuple[int, int]
 """(protocol number, port); (0, 0) in a type without ports."""
@@ -26,12 +30,16 @@ Service = tuple[int, int]
 
 @dataclass(eq=False, slots=True)
 class SetData:
-    """One set. `elements[prefix length][(first address, service)]` says whether that element is a nomatch."""
+    """One set. `elements[prefix length][(first address, service)]` says whether that element is a nomatch.
+
+    `extensions`: what its elements may carry besides, as words of `create`; it changes no membership.
+    """
 
     name: str
     type: str
     family: Family
     maxelem: int
+    extensions: frozenset[str] = frozenset()
     elements: dict[int, dict[tuple[int, Service], bool]] = field(default_factory=dict)
 
     @property
@@ -52,7 +60,7 @@ class SetData:
 
     def copy(self) -> SetData:
         elements = {prefix: dict(of_prefix) for prefix, of_prefix in self.elements.items()}
-        return SetData(self.name, self.type, self.family, self.maxelem, elements)
+        return SetData(self.name, self.type, self.family, self.maxelem, self.extensions, elements)
 
 
 Sets = Mapping[str, SetData]
@@ -61,7 +69,7 @@ Sets = Mapping[str, SetData]
 def parse_ipset_restore(text: str, base: Sets | None = None) -> Sets:
     """Carry out `text` on `base` (nothing at first), which is not changed. Raises SimulateError with the line."""
     sets = {name: each.copy() for name, each in (base or {}).items()}
-    for number, line in enumerate(text.splitlines(), 1):
+    for place, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#") or line.strip() == "COMMIT":
             continue
         try:
@@ -72,7 +80,7 @@ def parse_ipset_restore(text: str, base: Sets | None = None) -> Sets:
                 raise SimulateError(f"unknown command {command!r}")
             _COMMANDS[command](sets, arguments, exist)
         except (SimulateError, ValueError) as error:
-            raise SimulateError(str(error), number, line) from error
+            raise SimulateError(str(error), place, line) from error
     return sets
 
 
@@ -88,23 +96,35 @@ def _create(sets: dict[str, SetData], arguments: list[str], exist: bool) -> None
         raise SimulateError(f"unknown set type {kind!r}")
     if len(name) > MAX_NAME:
         raise SimulateError(f"the set's name is longer than {MAX_NAME} characters")
-    family, maxelem = Family.V4, _DEFAULT_MAXELEM
+    made = SetData(name, kind, *_create_options(options))
+    old = sets.get(name)
+    if old is None:
+        sets[name] = made
+    elif not exist or (old.type, old.family, old.maxelem) != (kind, made.family, made.maxelem):
+        raise SimulateError(f"set {name!r} exists already, as {old.type} of IPv{int(old.family)} with maxelem {old.maxelem}")
+
+
+def _create_options(options: list[str]) -> tuple[Family, int, frozenset[str]]:
+    """Family, maxelem, and the extensions."""
+    family, maxelem, extensions = Family.V4, _DEFAULT_MAXELEM, set()
     while options:
         option = options.pop(0)
-        if option in ("counters", "comment", "skbinfo", "forceadd"):
+        if option in _EXTENSIONS:
+            extensions.add(option)
             continue
         value = options.pop(0) if options else ""
         if option == "family" and value in ("inet", "inet6"):
             family = Family.V4 if value == "inet" else Family.V6
         elif option == "maxelem":
-            maxelem = int(value)
-        elif option not in ("hashsize", "bucketsize", "initval", "timeout"):
+            maxelem = decimal(value, 0xFFFFFFFF, "maxelem")
+        elif option == "initval":
+            number(value)
+        elif option in ("hashsize", "bucketsize", "timeout"):
+            decimal(value, 0xFFFFFFFF, option)
+            extensions.add(option)
+        else:
             raise SimulateError(f"unknown option of create: {option} {value}".rstrip())
-    old = sets.get(name)
-    if old is None:
-        sets[name] = SetData(name, kind, family, maxelem)
-    elif not exist or (old.type, old.family) != (kind, family):
-        raise SimulateError(f"set {name!r} exists already, as {old.type} of IPv{int(old.family)}")
+    return family, maxelem, frozenset(extensions)
 
 
 def _add(sets: dict[str, SetData], arguments: list[str], exist: bool) -> None:
@@ -114,7 +134,7 @@ def _add(sets: dict[str, SetData], arguments: list[str], exist: bool) -> None:
         option = options.pop(0)
         if option == "nomatch" and target.type.startswith("hash:net"):
             nomatch = True
-        elif option in ("comment", "timeout", "packets", "bytes") and options:
+        elif option in _CARRIED and _CARRIED[option] in target.extensions and options:
             options.pop(0)
         else:
             raise SimulateError(f"unknown option of add: {option}")
@@ -166,6 +186,8 @@ def _elements(target: SetData, entry: str) -> list[tuple[int, tuple[int, Service
         raise SimulateError(f"{place} is not of the set's family")
     if target.type.startswith("hash:ip") and network.prefix != network.family.bits:
         raise SimulateError(f"{target.type} holds single addresses, not {place}")
+    if target.type == "hash:ip" and (network.value, network.family) == (0, Family.V4):
+        raise SimulateError("hash:ip cannot hold 0.0.0.0")
     if network.prefix == 0:
         raise SimulateError("a prefix length of 0 cannot be held by a hash type")
     services = _services(service) if comma else [_NO_PORT]
@@ -183,7 +205,7 @@ def _services(text: str) -> list[Service]:
     first, dash, last = (ports if colon else text).partition("-")
     if protocol not in WITH_PORTS:
         raise SimulateError(f"elements of protocol {name} are not known here")
-    low, high = int(first), int(last if dash else first)
-    if not 0 <= low <= high <= 65535:
-        raise SimulateError(f"impossible port in {text!r}")
+    low, high = (decimal(each, 65535, "a port") for each in (first, last if dash else first))
+    if low > high:
+        raise SimulateError(f"impossible port range in {text!r}")
     return [(protocol, port) for port in range(low, high + 1)]

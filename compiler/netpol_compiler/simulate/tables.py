@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from netpol_compiler.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.matches import LONG_FORMS
 from netpol_compiler.simulate.rules import CompiledRule, compile_rule
@@ -50,12 +51,13 @@ class Tables:
         return _depth(self.chains, chain, {}, ())
 
 
-def parse_iptables_restore(text: str, base: Tables | None = None) -> Tables:
+def parse_iptables_restore(text: str, base: Tables | None = None, family: Family | None = None) -> Tables:
     """Carry out `text` on `base` (empty built-in chains at first), as with --noflush; `base` is not changed.
 
+    `family`: whose tables they are; then a rule that the other one alone knows is refused here, and else when it is met.
     Raises SimulateError with the line for whatever is not known, or would be refused; nothing is half done.
     """
-    writer = _Writer(base or Tables())
+    writer = _Writer(base or Tables(), family)
     for number, line in enumerate(text.splitlines(), 1):
         try:
             writer.line(number, line.strip())
@@ -71,7 +73,8 @@ def parse_iptables_restore(text: str, base: Tables | None = None) -> Tables:
 class _Writer:
     """Chains while the text is carried out."""
 
-    def __init__(self, base: Tables) -> None:
+    def __init__(self, base: Tables, family: Family | None) -> None:
+        self._family = family
         self._chains = {name: list(rules) for name, rules in base.chains.items()}
         self._policies = dict(base.policies)
         for name in BUILT_IN:
@@ -128,7 +131,7 @@ class _Writer:
             raise SimulateError(f"there is no chain {chain!r}")
         rules, rule = self._chains[chain], rule.strip()
         if command == "-A":
-            rules.append(Rule(self._line, rule, compile_rule(rule)))
+            rules.append(self._rule(rule))
         elif command == "-I":
             self._insert(rules, rule)
         elif command == "-D":
@@ -145,7 +148,13 @@ class _Writer:
         place, rule = (int(first), rest.strip()) if first.isdigit() else (1, rule)
         if not 1 <= place <= len(rules) + 1:
             raise SimulateError(f"there is no place {place}: the chain has {len(rules)} rules")
-        rules.insert(place - 1, Rule(self._line, rule, compile_rule(rule)))
+        rules.insert(place - 1, self._rule(rule))
+
+    def _rule(self, text: str) -> Rule:
+        compiled = compile_rule(text)
+        if self._family is not None and compiled.family not in (None, self._family):
+            raise SimulateError(f"a rule of IPv{int(compiled.family)} in a table of IPv{int(self._family)}")
+        return Rule(self._line, text, compiled)
 
     def _delete(self, rules: list[Rule], rule: str) -> None:
         """By number, or by text: the first rule that is written the same but for long option names."""

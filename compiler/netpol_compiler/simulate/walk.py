@@ -17,15 +17,17 @@ from netpol_compiler.simulate.tables import BUILT_IN, Rule, Tables
 
 
 class Step(NamedTuple):
-    """One rule that matched: its chain, its 1-based number there, its text, and its effect in a word or two.
+    """One rule that matched: its chain, its 1-based number there, its text, its effect in a word or two, and the
+    1-based line of the restore text that brought it.
 
-    A built-in chain's policy is the last step where it decides: number 0, text "policy".
+    A built-in chain's policy is the last step where it decides: number 0, text "policy", line 0.
     """
 
     chain: str
     number: int
     text: str
     effect: str
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def walk(tables: Tables, sets: Sets, packet: Packet, hook: str = "FORWARD") -> W
             if not _matches(rule, packet, sets):
                 continue
             target = rule.compiled.target
-            path.append(Step(chain, index, rule.text, f"{target.kind} {target.chain}".strip() or "count"))
+            path.append(Step(chain, index, rule.text, f"{target.kind} {target.chain}".strip() or "count", rule.line))
         if target.kind in ("ACCEPT", "DROP", "REJECT"):
             return Walk("ACCEPT" if target.kind == "ACCEPT" else "DROP", tuple(path), packet.mark, tried)
         if target.kind == "RETURN":

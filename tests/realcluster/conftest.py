@@ -1,0 +1,126 @@
+"""One cluster with real nodes for all tests of the session; skipped, with the reason, where it cannot run.
+
+172.31.7.111   a pod of the DaemonSet `web`     172.31.7.112   another     outside   a machine that is in no cluster
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import build_image
+from kubectl import Kubectl
+from realcluster import images
+from realcluster.client import RealCluster, why_not
+
+HERE = Path(__file__).parent
+WEB = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "web", "image": images.AGNHOST, "args": ["netexec", "--http-port=8080"]}],
+            },
+        },
+    },
+}
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all of them, since they share a cluster; starting it counts as part of the first."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group("realcluster"))
+            item.add_marker(pytest.mark.timeout(400))
+
+
+@pytest.fixture(scope="session")
+def possible() -> None:
+    """Skip where no such cluster can be; fail where everything must run, as in CI."""
+    if problem := why_not():
+        if os.environ.get("NPCTL_REQUIRE_KERNEL"):
+            pytest.fail(str(problem), pytrace=False)
+        pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """npctl's own image, as `./dev image` has made it."""
+    found = build_image.OUT / f"npctl-{build_image.version()}.tar"
+    if not found.exists():
+        pytest.skip("npctl's image is not built here: `./dev image` does it")
+    return found
+
+
+@pytest.fixture(scope="session")
+def real(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    """Two nodes on flannel's VXLAN. For all tests: leave nothing behind."""
+    with RealCluster(tmp_path_factory.mktemp("real") / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kubectl(real: RealCluster) -> Kubectl:
+    return Kubectl(real.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def pods(kubectl: Kubectl) -> dict[str, Pod]:
+    """A pod of `web` on each node, by the node's name; its Service is in force on all of them."""
+    kubectl("apply", "-f", "-", objects=[WEB, SERVICE])
+    kubectl("rollout", "status", "daemonset/web", "--timeout=50s")
+    found = [Pod(kubectl, item) for item in kubectl.items("pods", "--selector=app=web")]
+    address = kubectl("get", "service", "web", "--output=jsonpath={.spec.clusterIP}")
+    # What is sent to a Service before kube-proxy knows it is lost, and so is all that belongs to the same connection.
+    kubectl.until(lambda: all(pod.connects(f"{address}:80") for pod in found), "every node knows the Service")
+    return {pod.node: pod for pod in found}
+
+
+@pytest.fixture
+def start(possible: None, tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
+    """Starts a cluster of a test's own, of one node: `start(**options of RealCluster.up)`."""
+    cluster = RealCluster(tmp_path / "cluster")
+
+    def up(**options: Any) -> RealCluster:
+        cluster.up(**{"nodes": 1, **options})
+        return cluster
+
+    yield up
+    cluster.down()
+
+
+class Pod:
+    """One running pod, as a place to ask from."""
+
+    def __init__(self, kubectl: Kubectl, item: dict[str, Any]) -> None:
+        self._kubectl = kubectl
+        self.name = str(item["metadata"]["name"])
+        self.node = str(item["spec"]["nodeName"])
+        self.address = str(item["status"]["podIP"])
+
+    def exec(self, *command: str) -> str:
+        """What a command prints there. Raises AssertionError when it fails."""
+        return self._kubectl("exec", self.name, "--", *command)
+
+    def get(self, url: str) -> str:
+        """What a web server answers over TCP."""
+        return self.exec("wget", "-q", "-O-", url)
+
+    def connects(self, target: str) -> bool:
+        """Whether a TCP connection to `target` (address:port) comes about within two seconds."""
+        return self._kubectl.run("exec", self.name, "--", "/agnhost", "connect", target, "--timeout=2s").returncode == 0

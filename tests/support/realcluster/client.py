@@ -1,0 +1,275 @@
+"""The one way to a real cluster, for `./dev cluster` and for tests: starts it, ends it, runs programs in it.
+
+    with RealCluster(folder) as cluster: ...      ends with the block, and with the process, however that ends
+    RealCluster(folder).up(...); .let_go()        stays until somebody calls `down`
+
+Needs root: kubelets and containers need more than a user namespace gives. Every method raises LabError with a text for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from netpol_lab import kubernetes_bin, machine
+from netpol_lab.errors import LabError, LabLacksPrograms, LabMissing, LabTimeout
+from netpol_lab.forward import loopback_listener
+from realcluster import cgroups, guardian, pids, plan
+from realcluster.network import DEFAULT, NETWORKS
+from realcluster.node import importer
+
+DOWN_LIMIT = 60.0
+_POLL = 0.02
+_PACKAGES = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "busybox": "busybox-static",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "openssl": "openssl",
+    "conntrack": "conntrack",
+}
+_CNI = Path("/usr/lib/cni/bridge")
+
+
+def default_folder() -> Path:
+    """Of the cluster that `./dev cluster up` starts: one for each user."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "npctl" / "cluster"
+
+
+def why_not() -> LabError | None:
+    """Why no real cluster can run here; None when it can."""
+    if os.geteuid() != 0:
+        return LabError("a cluster with real nodes needs root, for kubelets and containers: start it as root")
+    missing = [p for p in _PACKAGES if not shutil.which(p, path=machine.search_path())]
+    wanted = [*(_PACKAGES[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
+    if wanted:
+        return LabLacksPrograms(
+            f"a cluster with real nodes needs packages that `./dev cluster build` installs: {' '.join(dict.fromkeys(wanted))}"
+        )
+    try:
+        kubernetes_bin.find()
+        plan.node_programs()
+    except LabError as error:
+        return error
+    return None
+
+
+class RealCluster:
+    """The cluster in `folder`. Making the object does nothing yet."""
+
+    def __init__(self, folder: Path | None = None, **up: Any) -> None:
+        """`up`: options of `up`, for the use as a context manager."""
+        self.folder = folder or default_folder()
+        self._options = up
+        self._hold: int | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> RealCluster:
+        self.up(**self._options)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An administrator's, for this machine."""
+        return self.folder / "kubeconfig"
+
+    def is_up(self) -> bool:
+        return self._pid() is not None
+
+    # ---- up and down -------------------------------------------------------------------------------------------------
+
+    def up(
+        self,
+        *,
+        nodes: int = 2,
+        network: str = DEFAULT,
+        images: Iterable[Path] = (),
+        logs: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        """Start a cluster that ends with this process, unless `let_go` is called; returns when nodes are Ready and DNS answers.
+
+        `images`: Docker archives that pods may run besides. `logs`: where the programs' logs go at the end.
+        On any error nothing is left.
+        """
+        if network not in NETWORKS:
+            raise LabError(f"no network {network!r}; there are {', '.join(NETWORKS)}")
+        if problem := why_not():
+            raise problem
+        more = ["--programs", str(plan.node_programs()), "--nodes", str(nodes), "--network", network]
+        more += ["--logs", str(logs)] if logs else []
+        with self._alone():
+            if self.is_up():
+                raise LabError(f"a cluster is up already in {self.folder}; `./dev cluster down` ends it")
+            guardian.clean(self.folder)
+            self.folder.mkdir(parents=True, mode=0o700)
+            for part in ("logs", plan.ARCHIVES.name):
+                (self.folder / part).mkdir()
+            more += [word for archive in images for word in ("--image", stage(self.folder, archive).name)]
+            try:
+                status = self._start(more)
+            except BaseException:
+                self.down()
+                raise
+        try:
+            with status:
+                self._wait_ready(status, progress)
+        except BaseException:
+            # Also for Ctrl-C: half a cluster is no use to anybody.
+            self.down()
+            raise
+
+    def _start(self, more: Sequence[str]) -> TextIO:
+        """Returns what the cluster says of itself."""
+        held, self._hold = os.pipe()
+        told, status = os.pipe()
+        door = loopback_listener()
+        passed = (held, status, door.fileno())
+        options = ["--dir", self.folder, "--hold", held, "--status", status, "--door", door.fileno(), *more]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"}
+        with open(self.folder / "logs" / "supervisor.log", "ab") as log:
+            self._guardian = subprocess.Popen(
+                [sys.executable, "-m", "realcluster.guardian", *map(str, options)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=passed,
+                env=env,
+                cwd="/",
+            )
+        door.close()
+        os.close(held)
+        os.close(status)
+        pid = self._guardian.pid
+        (self.folder / "guardian").write_text(json.dumps({"pid": pid, "since": pids.since(pid)}))
+        return os.fdopen(told, encoding="utf-8")
+
+    def _wait_ready(self, status: TextIO, progress: Callable[[str], None] | None) -> None:
+        for line in status:
+            told = json.loads(line)
+            if "error" in told:
+                raise LabError(told["error"])
+            if "ready" in told:
+                return
+            if progress:
+                progress(told["progress"])
+        log = self.folder / "logs" / "supervisor.log"
+        words = log.read_text(errors="replace").strip() if log.exists() else ""
+        raise LabError(f"the cluster ended while it started: {words or 'without a word'}")
+
+    def let_go(self) -> None:
+        """From now on the cluster stays when this process ends."""
+        if self._hold is not None:
+            os.write(self._hold, b"x")
+            os.close(self._hold)
+            self._hold = None
+
+    def down(self) -> None:
+        """End the cluster; nothing is left of it on return. No error when there is none. Raises LabTimeout."""
+        pid = self._pid()
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
+        elif pid:
+            os.kill(pid, signal.SIGTERM)
+        if self._guardian:
+            self._guardian.wait(DOWN_LIMIT)
+            self._guardian = None
+        deadline = time.monotonic() + DOWN_LIMIT
+        while pid and self._pid() == pid:
+            if time.monotonic() > deadline:
+                raise LabTimeout(f"the cluster in {self.folder} does not end within {DOWN_LIMIT:g} s")
+            time.sleep(_POLL)
+        # What is left when a guardian was killed.
+        guardian.clean(self.folder)
+
+    def _pid(self) -> int | None:
+        """The guardian's process id, if it runs."""
+        try:
+            noted = json.loads((self.folder / "guardian").read_text())
+        except (OSError, ValueError):
+            return None
+        return int(noted["pid"]) if pids.since(noted["pid"]) == noted["since"] else None
+
+    def guardian_pid(self) -> int:
+        """From which all processes of the cluster descend. Raises LabMissing."""
+        if (pid := self._pid()) is None:
+            raise LabMissing(f"no cluster runs in {self.folder}; `./dev cluster up` starts one")
+        return pid
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else starts a cluster beside ours in that moment."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # ---- programs in it ----------------------------------------------------------------------------------------------
+
+    def inside(self, place: str) -> list[str]:
+        """The words before a command that is to run on a node (by its name), on "api", or on "outside"."""
+        first = pids.only_child(pids.only_child(self.guardian_pid()))
+        node = self.folder / "nodes" / place
+        space = f"{'node' if node.is_dir() else 'host'}-{place}"
+        net = Path("/proc", str(first), "root", "run", "netns", space)
+        enter = ["nsenter", f"--target={first}", "--mount", "--pid", f"--net={net}", "--"]
+        if node.is_dir():
+            spaces = f"/proc/{(node / 'pid').read_text()}/ns"
+            enter += ["nsenter", f"--mount={spaces}/mnt", f"--uts={spaces}/uts", "--"]
+        return enter
+
+    def run(self, place: str, *command: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
+        """A command on a machine of the cluster, whatever comes of it."""
+        return subprocess.run([*self.inside(place), *command], capture_output=True, text=True, timeout=limit, check=False)
+
+    def nodes(self) -> list[str]:
+        """The nodes' names, which are their addresses."""
+        return sorted(node.name for node in (self.folder / "nodes").iterdir())
+
+    def load(self, archive: Path) -> None:
+        """Let pods on every node run the images of a Docker archive. Raises LabError."""
+        staged = plan.ARCHIVES / stage(self.folder, archive).name
+        for node in self.nodes():
+            done = self.run(node, *importer(node), str(staged), limit=300)
+            if done.returncode:
+                raise LabError(f"importing {archive} on node {node} failed: {done.stderr.strip()}")
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For programs that are to find the cluster."""
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": machine.search_path()}
+
+    def cgroup_folders(self) -> list[Path]:
+        """The control groups that there are of it."""
+        return cgroups.present(cgroups.group_of(self.folder))
+
+
+def stage(folder: Path, archive: Path) -> Path:
+    """A copy of the archive in the cluster's folder, where nodes can read it."""
+    target = folder / plan.ARCHIVES.name / archive.name
+    shutil.copy(archive, target)
+    return target

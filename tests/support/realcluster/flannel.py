@@ -1,0 +1,73 @@
+"""flannel as people run it: flanneld on each node, masquerading and forwarding rules included, and the bridge plugin behind it.
+
+In: the backend (vxlan, host-gw, udp), a node with its block. Out: flanneld's routes and devices, and the CNI configuration that
+flannel's own plugin would make of its subnet file; that plugin does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netpol_lab.controlplane import User, options_of
+from realcluster import plan
+from realcluster.node import Node
+
+BACKENDS = ("vxlan", "host-gw", "udp")
+_NAME = "flannel"
+
+
+class Flannel:
+    """One flannel network; see `network.Network`."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._user = User(secrets.token_urlsafe(32), _NAME)
+
+    def users(self) -> tuple[User, ...]:
+        return (self._user,)
+
+    def objects(self) -> list[Mapping[str, Any]]:
+        api = "rbac.authorization.k8s.io"
+        rules = [
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        ]
+        meta = {"apiVersion": f"{api}/v1", "metadata": {"name": _NAME}}
+        role = {"apiGroup": api, "kind": "ClusterRole", "name": _NAME}
+        subjects = [{"apiGroup": api, "kind": "User", "name": _NAME}]
+        return [
+            {**meta, "kind": "ClusterRole", "rules": rules},
+            {**meta, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects},
+        ]
+
+    def start(self, node: Node, block: str, others: Mapping[str, str], kubeconfig: Callable[[User], str]) -> None:
+        """The others' blocks flanneld finds out for itself."""
+        backend = {"Type": self._backend}
+        subnet = node.folder / "subnet.env"
+        options = {
+            "kube-subnet-mgr": True,
+            "kubeconfig-file": node.write("flannel.conf", kubeconfig(self._user)),
+            "net-config-path": node.write("net-conf.json", json.dumps({"Network": plan.POD_NETWORK, "Backend": backend})),
+            "subnet-file": subnet,
+            "iface": plan.DEVICE,
+            "ip-masq": True,
+        }
+        node.start("flanneld", [str(plan.BINARIES / "flanneld"), *options_of(options)], {"NODE_NAME": node.name})
+        node.wait(subnet.exists, "flannel's subnet file", "flanneld")
+        told = dict(line.split("=", 1) for line in subnet.read_text().split())
+        node.write_cni([bridge(block, int(told["FLANNEL_MTU"])), PORT_MAPS])
+
+
+def bridge(block: str, mtu: int) -> Mapping[str, Any]:
+    """The bridge plugin for pods with addresses in `block`, with the bridge as their gateway."""
+    # With isDefaultGateway it would add a second default route, and fail.
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": plan.POD_NETWORK}]
+    ipam = {"type": "host-local", "ranges": [[{"subnet": block}]], "routes": routes}
+    return {"type": "bridge", "bridge": "cni0", "mtu": mtu, "isGateway": True, "hairpinMode": True, "ipam": ipam}
+
+
+PORT_MAPS: Mapping[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}}
+"""The plugin that makes a container's hostPort work."""
