@@ -1,4 +1,4 @@
-"""Whatever an operator is told of a cluster, in whatever order, twice or never: after looking at what there is, it holds just that."""
+"""Whatever an operator is told of a cluster, in any order, twice or never: after a look at what there is, it holds just that."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How far random tests search, and what they have looked at.
 
-`@searched(100)` above `@given` sets how many examples a random test tries under the profile `ci`, which every test run uses; under
+`@searched(100)` above `@given` sets how many examples a random test tries under `ci`, the profile of every test run; under
 `deep`, the profile of `./dev fuzz`, it tries DEEPER times as many, round after round until the time is over. `checked` counts
 verdicts by witness and family for the report of `./dev fuzz`. No time is measured here.
 """
@@ -24,7 +24,9 @@ def load_profiles() -> None:
     """Make both profiles known and load the one that the environment names. How long an example takes says nothing: machines
     are slow at times."""
     for name, times in DEEPER.items():
-        settings.register_profile(name, max_examples=100 * times, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+        settings.register_profile(
+            name, max_examples=100 * times, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+        )
     settings.load_profile(profile())
 
 
