@@ -18,7 +18,6 @@ from typing import Any
 from netpol_compiler import wire
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, ApiError, Json
-from netpol_operator.feed import version_of
 from netpol_operator.metrics import Metrics
 
 log = logging.getLogger("npctl.publish")
@@ -135,7 +134,7 @@ class Store:
                     return
                 raise
             known = self.there.get(path)
-            if known is not None and version_of(data["metadata"].get("resourceVersion")) > known.version:
+            if known is not None and resources.version_number(data["metadata"].get("resourceVersion")) > known.version:
                 self._know(path, _there(data))
 
     async def delete(self, path: str) -> None:
@@ -204,7 +203,7 @@ def _there(data: Json) -> There:
     status = data.get("status")
     return There(
         str(metadata.get("uid") or ""),
-        version_of(metadata.get("resourceVersion")),
+        resources.version_number(metadata.get("resourceVersion")),
         digest_of(data),
         resources.span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,
