@@ -195,7 +195,11 @@ def digest_of(body: Json) -> bytes:
     metadata = body.get("metadata") or {}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
     label = (metadata.get("labels") or {}).get(resources.SET_LABEL)
-    return hashlib.blake2b(wire.to_bytes({"spec": content, "owners": owners, "set": label}), digest_size=16).digest()
+    try:
+        counted = wire.to_bytes({"spec": content, "owners": owners, "set": label})
+    except wire.WireError:
+        return b""  # no form of ours: it is written anew
+    return hashlib.blake2b(counted, digest_size=16).digest()
 
 
 def _there(data: Json) -> There:
