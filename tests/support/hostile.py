@@ -50,6 +50,14 @@ def spoiled_json(draw: st.DrawFn, value: Any) -> Any:
     return changed
 
 
+def deep(depth: int) -> list[Any]:
+    """Lists in lists. A JSON reader takes nearly as many as the stack has; who walks through them has less of it left."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 def peak(read: Callable[[], object]) -> int:
     """Bytes at most that Python held for `read` at one time, beyond what was there before."""
     read()  # what is only made once, by the first call, is not its input's fault
