@@ -81,7 +81,7 @@ class Field:
 
     def __call__(self, *arguments: str, objects: Iterable[Object] = ()) -> str:
         """kubectl in this namespace."""
-        return self.kubectl(*arguments, self._within, objects=objects)
+        return self.kubectl(self._within, *arguments, objects=objects)
 
     def has(self, kind: str, name: str) -> bool:
         return bool(self("get", kind, name, "--ignore-not-found", "--output=name"))
