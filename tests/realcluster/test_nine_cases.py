@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ APP, WELCOME = "NOW: ", "Welcome to nginx!"
 
 
 @pytest.fixture(scope="module")
-def driver(installation, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDriver]:
+def driver(installation: Any, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDriver]:
     """The walkthrough's environment, without a policy."""
     real: RealCluster = installation.real
     installation.ensure()
