@@ -12,6 +12,7 @@ import pytest
 
 import build_kubernetes
 from kubectl import Kubectl
+from netpol_lab.errors import LabError
 from realcluster import plan
 from realcluster.client import RealCluster
 
@@ -95,3 +96,11 @@ def test_nodes_have_rules_and_mounts_of_their_own(real: RealCluster) -> None:
         assert real.run(node, "ls", "/var/lib/kubelet/pods").returncode == 0
     here = subprocess.run(["iptables-save"], capture_output=True, text=True, check=False).stdout
     assert "FLANNEL-FWD" not in here
+
+
+def test_a_nodes_program_is_started_anew_by_its_name(real: RealCluster) -> None:
+    name = f"kube-proxy-{real.nodes()[-1]}"
+    assert real.control(name, "kill") is None
+    assert real.control(name, "start")
+    with pytest.raises(LabError, match="no program 'nobody'"):
+        real.control("nobody", "stop")

@@ -76,7 +76,8 @@ class Field:
         self.kubectl("apply", "-f", "-", objects=[{"apiVersion": "v1", "kind": "Namespace", "metadata": meta}])
         # Every new namespace gets this account a moment later, and no pod is admitted before.
         self.kubectl.until(lambda: self.has("serviceaccount", "default"), f"the account of {self.namespace}")
-        self("apply", "-f", "-", objects=objects)
+        if objects:
+            self("apply", "-f", "-", objects=objects)
         self.ready(*(o["metadata"]["name"] for o in objects if o["kind"] == "Pod"))
 
     def __call__(self, *arguments: str, objects: Iterable[Object] = ()) -> str:
