@@ -20,7 +20,7 @@ from netpol_lab.errors import LabError, LabTimeout
 
 RELEASE, NAMESPACE = "npctl", "npctl-system"
 _DEFINITION = "CustomResourceDefinition"
-_PROGRAMS = ("Deployment", "DaemonSet", "PodDisruptionBudget")
+_PROGRAMS = ("Deployment", "DaemonSet", "PodDisruptionBudget", "NetworkPolicy")
 _POLL = 0.05
 
 

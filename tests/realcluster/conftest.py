@@ -1,6 +1,6 @@
 """One cluster with real nodes for all tests of the session; skipped, with the reason, where it cannot run.
 
-172.31.7.111   a pod of the DaemonSet `web`     172.31.7.112   another     outside   a machine that is in no cluster
+172.31.7.111 to .113   a pod of the DaemonSet `web` on each     outside   a machine that is in no cluster
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ import pytest
 
 import build_image
 from kubectl import Kubectl
-from realcluster import images
+from realcluster import images, plan
 from realcluster.client import RealCluster, why_not
+from realcluster.inforce import InForce
+from realcluster.places import Place, machine
+from realcluster.release import Release
+from realcluster.workloads import Field
 
 HERE = Path(__file__).parent
+STANDING = os.environ.get("NPCTL_CLUSTER", "")
+"""The folder of a cluster of three nodes that is up already, for whoever writes tests: it stays, and npctl in it too."""
 WEB = {
     "apiVersion": "apps/v1",
     "kind": "DaemonSet",
@@ -69,8 +75,11 @@ def archive() -> Path:
 
 @pytest.fixture(scope="session")
 def real(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
-    """Two nodes on flannel's VXLAN. For all tests: leave nothing behind."""
-    with RealCluster(tmp_path_factory.mktemp("real") / "cluster") as cluster:
+    """Three nodes on flannel's VXLAN, as many as the walkthrough has. For all tests: leave nothing behind."""
+    if STANDING:
+        yield RealCluster(Path(STANDING))
+        return
+    with RealCluster(tmp_path_factory.mktemp("real") / "cluster", nodes=3) as cluster:
         yield cluster
 
 
@@ -91,6 +100,44 @@ def pods(kubectl: Kubectl) -> dict[str, Pod]:
     return {pod.node: pod for pod in found}
 
 
+@pytest.fixture(scope="session")
+def installation(real: RealCluster, archive: Path) -> Iterator[Installation]:
+    """npctl on the cluster, as long as tests need it."""
+    made = Installation(real, archive)
+    yield made
+    if not STANDING:
+        made.remove()
+
+
+@pytest.fixture
+def installed(installation: Installation) -> RealCluster:
+    """The cluster with npctl's release in it, operator and agents ready."""
+    installation.ensure()
+    return installation.real
+
+
+@pytest.fixture
+def in_force(installed: RealCluster, kubectl: Kubectl) -> Iterator[InForce]:
+    """For policies of one test, which are gone from every node after it."""
+    made = InForce(installed, kubectl)
+    yield made
+    made.drop()
+
+
+@pytest.fixture(scope="module")
+def field(request: pytest.FixtureRequest, real: RealCluster, kubectl: Kubectl) -> Iterator[Field]:
+    """A namespace for all tests of a module, called by its name."""
+    made = Field(real, kubectl, request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-"))
+    yield made
+    made.clear()
+
+
+@pytest.fixture(scope="session")
+def outside(real: RealCluster) -> Place:
+    """The machine that is in no cluster."""
+    return machine(real, plan.OUTSIDE)
+
+
 @pytest.fixture
 def start(possible: None, tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
     """Starts a cluster of a test's own, of one node: `start(**options of RealCluster.up)`."""
@@ -102,6 +149,26 @@ def start(possible: None, tmp_path: Path) -> Iterator[Callable[..., RealCluster]
 
     yield up
     cluster.down()
+
+
+class Installation:
+    """npctl's release: put there for the first test that needs it, and again after one that has removed it."""
+
+    def __init__(self, real: RealCluster, archive: Path) -> None:
+        self.real = real
+        self.release = Release(real)
+        self._archive = archive
+        self._there = bool(STANDING) and self.release.exists()
+
+    def ensure(self) -> None:
+        if not self._there:
+            self.release.install(self._archive)
+            self._there = True
+
+    def remove(self) -> None:
+        if self._there:
+            self._there = False
+            self.release.uninstall()
 
 
 class Pod:

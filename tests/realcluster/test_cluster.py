@@ -12,6 +12,7 @@ import pytest
 
 import build_kubernetes
 from kubectl import Kubectl
+from netpol_lab.errors import LabError
 from realcluster import plan
 from realcluster.client import RealCluster
 
@@ -24,7 +25,7 @@ def _sent(real: RealCluster, node: str) -> int:
 
 def test_every_node_is_ready_and_runs_the_kubelet_that_is_pinned(real: RealCluster, kubectl: Kubectl) -> None:
     nodes = kubectl.items("nodes")
-    assert [node["metadata"]["name"] for node in nodes] == real.nodes() == ["172.31.7.111", "172.31.7.112"]
+    assert [node["metadata"]["name"] for node in nodes] == real.nodes() == ["172.31.7.111", "172.31.7.112", "172.31.7.113"]
     for node in nodes:
         assert [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"] == ["True"]
         version = build_kubernetes.read_pins().versions[build_kubernetes.KUBERNETES]
@@ -33,7 +34,7 @@ def test_every_node_is_ready_and_runs_the_kubelet_that_is_pinned(real: RealClust
 
 def test_every_node_has_a_block_of_its_own_of_the_pods_network(kubectl: Kubectl) -> None:
     blocks = [ip_network(node["spec"]["podCIDR"]) for node in kubectl.items("nodes")]
-    assert len(set(blocks)) == 2
+    assert len(set(blocks)) == 3
     assert all(block.prefixlen == 24 and block.subnet_of(ip_network(plan.POD_NETWORK)) for block in blocks)
 
 
@@ -45,7 +46,7 @@ def test_a_pod_runs_on_every_node_with_an_address_of_its_block(real: RealCluster
 
 
 def test_pods_of_different_nodes_talk_over_tcp_through_the_tunnel(real: RealCluster, pods: dict[str, Any]) -> None:
-    first, second = pods.values()
+    first, second, _ = pods.values()
     before = _sent(real, first.node)
     # The server sees the pod itself: nothing on the way has changed the address, as policies need it.
     assert first.get(f"http://{second.address}:8080/clientip").rpartition(":")[0] == first.address
@@ -95,3 +96,11 @@ def test_nodes_have_rules_and_mounts_of_their_own(real: RealCluster) -> None:
         assert real.run(node, "ls", "/var/lib/kubelet/pods").returncode == 0
     here = subprocess.run(["iptables-save"], capture_output=True, text=True, check=False).stdout
     assert "FLANNEL-FWD" not in here
+
+
+def test_a_nodes_program_is_started_anew_by_its_name(real: RealCluster) -> None:
+    name = f"kube-proxy-{real.nodes()[-1]}"
+    assert real.control(name, "kill") is None
+    assert real.control(name, "start")
+    with pytest.raises(LabError, match="no program 'nobody'"):
+        real.control("nobody", "stop")

@@ -1,8 +1,8 @@
 """Short ways to write Kubernetes objects in tests: straight to the compiler's frozen values, no YAML between.
 
-    web = pod("shop", "web", "10.0.0.1", app="web", ports=["http:8080", "dns:53/UDP"])
-    only_web = policy("shop", "p", {"app": "db"}, ingress=[allow(pods(app="web"), ports=[port(5432)])])
-    judge(cluster(web, only_web), conn(web, "10.0.0.2", 5432))
+web = pod("shop", "web", "10.0.0.1", app="web", ports=["http:8080", "dns:53/UDP"])
+only_web = policy("shop", "p", {"app": "db"}, ingress=[allow(pods(app="web"), ports=[port(5432)])])
+judge(cluster(web, only_web), conn(web, "10.0.0.2", 5432))
 """
 
 from __future__ import annotations

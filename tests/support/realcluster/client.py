@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -232,15 +233,52 @@ class RealCluster:
 
     def inside(self, place: str) -> list[str]:
         """The words before a command that is to run on a node (by its name), on "api", or on "outside"."""
-        first = pids.only_child(pids.only_child(self.guardian_pid()))
-        node = self.folder / "nodes" / place
-        space = f"{'node' if node.is_dir() else 'host'}-{place}"
-        net = Path("/proc", str(first), "root", "run", "netns", space)
-        enter = ["nsenter", f"--target={first}", "--mount", "--pid", f"--net={net}", "--"]
+        node = self._node(place)
+        enter = ["nsenter", f"--target={self._first()}", "--mount", "--pid", f"--net={self.netns(place)}", "--"]
         if node.is_dir():
             spaces = f"/proc/{(node / 'pid').read_text()}/ns"
             enter += ["nsenter", f"--mount={spaces}/mnt", f"--uts={spaces}/uts", "--"]
         return enter
+
+    def netns(self, place: str) -> Path:
+        """The file of a machine's network namespace, as this machine calls it."""
+        kind = "node" if self._node(place).is_dir() else "host"
+        return Path("/proc", str(self._first()), "root", "run", "netns", f"{kind}-{place}")
+
+    def node_root(self, node: str) -> Path:
+        """The node's file system with its own mounts, as this machine calls it."""
+        inner = (self._node(node) / "pid").read_text()
+        return Path("/proc", str(self._first()), "root", "proc", inner, "root")
+
+    def _node(self, name: str) -> Path:
+        return self.folder / "nodes" / name
+
+    def _first(self) -> int:
+        """The first process of the cluster's namespaces."""
+        return pids.only_child(pids.only_child(self.guardian_pid()))
+
+    def control(self, program: str, action: str) -> int | None:
+        """Do one of `netpol_lab.processes.ACTIONS` to a program, such as etcd or kubelet-172.31.7.111.
+
+        Returns its process id inside the cluster; None when it does not run now. Raises LabError.
+        """
+        self.guardian_pid()
+        # By the descriptor's short name: a socket's path has a limit of 107 letters, and the folder's may be longer.
+        folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            with socket.socket(socket.AF_UNIX) as wire:
+                wire.settimeout(DOWN_LIMIT)
+                wire.connect(f"/proc/self/fd/{folder}/{plan.CONTROL}")
+                wire.sendall(json.dumps({"program": program, "action": action}).encode() + b"\n")
+                told = json.loads(wire.makefile().readline() or '{"error": "the cluster has just ended"}')
+        except OSError as error:
+            raise LabError(f"the cluster in {self.folder} does not obey: {error}") from error
+        finally:
+            os.close(folder)
+        if "error" in told:
+            raise LabError(told["error"])
+        pid: int | None = told["pid"]
+        return pid
 
     def run(self, place: str, *command: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
         """A command on a machine of the cluster, whatever comes of it."""

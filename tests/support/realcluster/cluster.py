@@ -75,6 +75,10 @@ class Builder:
         self._tell("waiting for DNS")
         until(self._names_answered, "CoreDNS is ready", _LIMIT, self._processes, CONTROLLERS)
 
+    def control(self, program: str, action: str) -> int | None:
+        """Do one of `processes.ACTIONS`; returns the program's process id afterwards. Raises LabError."""
+        return self._processes.control(program, action)
+
     def dial(self) -> socket.socket:
         """A fresh socket of the API server's network."""
         with self._spaces.inside(self.plan.api.netns):

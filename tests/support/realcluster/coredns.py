@@ -18,8 +18,9 @@ NAMESPACE, NAME = "kube-system", "coredns"
 _OBJECTS = Path(__file__).with_suffix(".yaml")
 
 
-def objects() -> list[Mapping[str, Any]]:
-    """What makes names work."""
+def objects(beyond: str = "") -> list[Mapping[str, Any]]:
+    """What makes names work. `beyond`: the address of a server to ask for names of the world beyond this cluster."""
     text = Template(_OBJECTS.read_text(encoding="utf-8"))
     values = {"domain": plan.DOMAIN, "address": plan.DNS_ADDRESS.text, "image": images.COREDNS}
+    values["beyond"] = f"forward . {beyond}" if beyond else ""
     return [document for document in yaml.safe_load_all(text.substitute(values)) if document]

@@ -45,26 +45,26 @@ def pause(programs: Path) -> Image:
 
 def images(programs: Path) -> tuple[Image, ...]:
     """What pods may run besides `pause`, of the nodes' programs in `programs` and this machine's busybox."""
-    shell = _shell()
+    busybox = shell()
     # What pods of the suite ask of it besides: a shell, wget, nslookup and their like, and where to put uploads.
     agnhost = Image(
         AGNHOST,
-        {"agnhost": programs / "agnhost", **shell.programs},
+        {"agnhost": programs / "agnhost", **busybox.programs},
         {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": [_PATH]},
-        {**shell.links, "agnhost-2": "agnhost"},
-        shell.texts,
-        (*shell.folders, "uploads"),
+        {**busybox.links, "agnhost-2": "agnhost"},
+        busybox.texts,
+        (*busybox.folders, "uploads"),
     )
     coredns = Image(COREDNS, {"coredns": programs / "coredns"}, {"Entrypoint": ["/coredns"]})
-    return coredns, agnhost, shell
+    return coredns, agnhost, busybox
 
 
-def _shell() -> Image:
+def shell(name: str = BUSYBOX) -> Image:
     """A busybox without libraries, with all its names."""
     names = subprocess.run([_SYSTEM_BUSYBOX, "--list-full"], capture_output=True, text=True, check=True).stdout.split()
     links = {name: "/bin/busybox" for name in names if name != "bin/busybox"}
     texts = {"etc/passwd": _ACCOUNTS, "etc/group": _GROUPS}
-    return Image(BUSYBOX, {"bin/busybox": Path(_SYSTEM_BUSYBOX)}, {"Cmd": ["sh"], "Env": [_PATH]}, links, texts, ("tmp",))
+    return Image(name, {"bin/busybox": Path(_SYSTEM_BUSYBOX)}, {"Cmd": ["sh"], "Env": [_PATH]}, links, texts, ("tmp",))
 
 
 def write(image: Image, archive: Path) -> None:

@@ -23,6 +23,8 @@ BINARIES = FOLDER / "bin"
 """The nodes' programs, as everybody inside calls them."""
 ARCHIVES = FOLDER / "archives"
 """Archives of images that the owner gave."""
+CONTROL = "control"
+"""The socket in the cluster's folder by which its programs are stopped and started."""
 API, OUTSIDE = "api", "outside"
 """The machines beside the nodes: that of the control plane, and one that belongs to no cluster."""
 DEVICE = "eth0"
@@ -32,6 +34,8 @@ DNS_ADDRESS = Address(SERVICE_NETWORK.version, SERVICE_NETWORK.value + 10)
 DOMAIN = dns.DOMAIN
 MOST_NODES = 9
 _BASE = "172.31.7."
+ADDRESSES = {API: f"{_BASE}100", OUTSIDE: f"{_BASE}109"}
+"""Of the machines beside the nodes; a node's address is its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,11 @@ def make_plan(nodes: int, network: str) -> Plan:
         raise LabError(f"a cluster has 1 to {MOST_NODES} nodes, not {nodes}")
     names = [f"{_BASE}{number}" for number in range(111, 111 + nodes)]
     members = tuple(LabNode(name, (parse_address(name),), ()) for name in names)
-    return Plan(members, network, _host(API, 100), _host(OUTSIDE, 109))
+    return Plan(members, network, _host(API), _host(OUTSIDE))
 
 
-def _host(name: str, number: int) -> LabHost:
-    return LabHost(name, (parse_address(f"{_BASE}{number}"),))
+def _host(name: str) -> LabHost:
+    return LabHost(name, (parse_address(ADDRESSES[name]),))
 
 
 def node_programs() -> Path:

@@ -6,7 +6,6 @@ In: a running cluster, the image's archive. Out: a release whose operator and ag
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from netpol_lab import kubernetes_bin
@@ -16,7 +15,8 @@ from realcluster.client import RealCluster
 
 NAMESPACE = "npctl-system"
 _NAME = ("npctl", "--namespace", NAMESPACE)
-_WAIT = ("--wait", "--timeout", "120s")
+_TIMEOUT = "--timeout=120s"
+_WAIT = ("--wait", _TIMEOUT)
 _LIMIT = 180.0
 
 
@@ -30,18 +30,33 @@ class Release:
         """Returns when the operator and every node's agent are ready. `options` are helm's, such as "--set", "a=b"."""
         self._cluster.load(archive)
         self._helm("install", *_NAME, str(chart_folder()), "--create-namespace", *_WAIT, *options)
+        self._wait_for_agents()
+
+    def exists(self) -> bool:
+        return bool(self._helm("list", "--short", *_NAME[1:]).strip())
 
     def upgrade(self, *options: str) -> None:
-        self._helm("upgrade", *_NAME, str(chart_folder()), *_WAIT, *options)
+        """Returns when every node's agent is the new one."""
+        self._helm("upgrade", *_NAME, str(chart_folder()), "--reset-then-reuse-values", *_WAIT, *options)
+        self._wait_for_agents()
 
     def uninstall(self) -> None:
         """As the chart's README says: first the rules, which stay in place when an agent just ends."""
         self.upgrade("--set", "agent.cleanup=true")
         self._helm("uninstall", *_NAME, "--wait")
 
-    def _helm(self, *arguments: str) -> None:
-        command: Sequence[str] = (str(kubernetes_bin.find().helm), *arguments)
+    def _wait_for_agents(self) -> None:
+        """helm's own waiting leaves out as many of them as may be replaced at a time."""
+        self._run(str(kubernetes_bin.find().kubectl), "rollout", "status", "daemonset/npctl-agent", *_NAME[1:], _TIMEOUT)
+
+    def _helm(self, *arguments: str) -> str:
+        return self._run(str(kubernetes_bin.find().helm), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> str:
         environment = dict(self._cluster.environment)
+        command = [program, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, env=environment, check=False)
         if done.returncode:
-            raise LabError(f"helm {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
+            words = done.stderr.strip() or done.stdout.strip()
+            raise LabError(f"{Path(program).name} {arguments[0]}: {words}")
+        return done.stdout

@@ -3,6 +3,7 @@
     owner ──pipe──▶ guardian ──▶ this ──▶ etcd, API server, controllers, scheduler      in the namespace host-api
             (outside)                └──▶ node: containerd, kubelet, kube-proxy, flanneld   in node-NAME, with mounts of its own
     loopback port ──▶ Forwarder ──▶ API server
+    FOLDER/control ──▶ `_obey` ──▶ a program is stopped, held back, started
 
 In: a plan, the owner's listening socket, archives of images. Out: lines of JSON on a pipe: {"progress": text}, then
 {"ready": true} or {"error": text}. Started by `guardian`, which also removes what outlives processes.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -92,11 +94,24 @@ def _own_mounts(folder: Path, programs: Path) -> None:
 
 
 async def _serve(built: cluster.Builder, door: socket.socket, ready: Callable[[], None]) -> None:
-    """Pass connections on, for as long as the cluster lives."""
+    """Pass connections on and obey orders, for as long as the cluster lives."""
     forwarder = Forwarder(door, built.dial, (in_url(built.plan.api.addresses[0]), PORT))
     await forwarder.start()
+    server = await asyncio.start_unix_server(functools.partial(_obey, built), plan.FOLDER / plan.CONTROL)
     ready()
-    await asyncio.Event().wait()
+    await server.serve_forever()
+
+
+async def _obey(built: cluster.Builder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One order, {"program": name, "action": one of `processes.ACTIONS`}; answered by {"pid": ...} or {"error": text}."""
+    try:
+        order = json.loads(await reader.readline())
+        told: dict[str, object] = {"pid": await asyncio.to_thread(built.control, order["program"], order["action"])}
+    except LabError as error:
+        told = {"error": str(error)}
+    writer.write(json.dumps(told).encode() + b"\n")
+    await writer.drain()
+    writer.close()
 
 
 if __name__ == "__main__":
