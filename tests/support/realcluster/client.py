@@ -52,12 +52,13 @@ def default_folder() -> Path:
     return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "npctl" / "cluster"
 
 
-def why_not() -> LabError | None:
-    """Why no real cluster can run here; None when it can."""
+def why_not(network: str = DEFAULT) -> LabError | None:
+    """Why no real cluster with that pod network can run here; None when it can."""
     if os.geteuid() != 0:
         return LabForbidden("kubelets and containers need root", "run it as root, for instance by sudo")
-    missing = [p for p in _PACKAGES if not shutil.which(p, path=machine.search_path())]
-    wanted = [*(_PACKAGES[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
+    packages = {**_PACKAGES, **NETWORKS[network]().programs}
+    missing = [p for p in packages if not shutil.which(p, path=machine.search_path())]
+    wanted = [*(packages[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
     if wanted:
         return LabLacksPrograms(f"a cluster with real nodes needs these packages: {' '.join(dict.fromkeys(wanted))}")
     try:
@@ -111,7 +112,7 @@ class RealCluster:
         """
         if network not in NETWORKS:
             raise LabError(f"no network {network!r}; there are {', '.join(NETWORKS)}")
-        if problem := why_not():
+        if problem := why_not(network):
             raise problem
         more = ["--programs", str(plan.node_programs()), "--nodes", str(nodes), "--network", network]
         more += ["--logs", str(logs)] if logs else []

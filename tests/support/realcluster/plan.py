@@ -32,6 +32,7 @@ DNS_ADDRESS = Address(SERVICE_NETWORK.version, SERVICE_NETWORK.value + 10)
 DOMAIN = dns.DOMAIN
 MOST_NODES = 9
 _BASE = "172.31.7."
+API_ADDRESS = f"{_BASE}100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ def make_plan(nodes: int, network: str) -> Plan:
         raise LabError(f"a cluster has 1 to {MOST_NODES} nodes, not {nodes}")
     names = [f"{_BASE}{number}" for number in range(111, 111 + nodes)]
     members = tuple(LabNode(name, (parse_address(name),), ()) for name in names)
-    return Plan(members, network, _host(API, 100), _host(OUTSIDE, 109))
+    return Plan(members, network, _host(API, API_ADDRESS), _host(OUTSIDE, f"{_BASE}109"))
 
 
-def _host(name: str, number: int) -> LabHost:
-    return LabHost(name, (parse_address(f"{_BASE}{number}"),))
+def _host(name: str, address: str) -> LabHost:
+    return LabHost(name, (parse_address(address),))
 
 
 def node_programs() -> Path:
