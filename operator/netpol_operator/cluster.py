@@ -194,7 +194,7 @@ class ClusterOperator:
     def _audited(self, regular: bool) -> None:
         self.status.look_at_nodes()
         if regular:
-            self.publisher.compare_all(shrink=True)
+            self.publisher.compare_gradually()
         else:
             self.publisher.kick()
 

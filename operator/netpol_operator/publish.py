@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,8 @@ REST = 2.0
 LONGEST_REST = 0.5
 STUCK_SECONDS = 120.0
 """Longer than any request may take (see netpol_kube.client.REQUEST_SECONDS), tried again once."""
+PIECE = 50
+"""Objects that a regular audit compares at once: all of a large cluster take seconds, in which no change may wait."""
 TELL_EACH = 5
 """Changes of a batch that get a line each in the log; more are told as a sum."""
 
@@ -77,6 +80,7 @@ class Publisher:
         self._retry: asyncio.TimerHandle | None = None
         self._stale_slices: set[str] = set()
         self._shrinking: set[str] = set()
+        self.to_compare: deque[str] = deque()
         self._working = False
         self._kick = asyncio.Event()
         self._since = 0.0
@@ -93,15 +97,36 @@ class Publisher:
         """A NetworkPolicy was handed over, perhaps only with a new generation."""
         self._dirty_policies.add(key)
 
-    def compare_all(self, shrink: bool = False) -> None:
-        """Compare everything wanted with everything there: after a start, a change of leader, or as part of an audit."""
-        self._dirty_sets |= self.sets.keys()
-        self._dirty_policies |= self.policies.keys()
-        for path in self.store.there:
+    def compare_all(self) -> None:
+        """Compare everything wanted with everything there, at once: after a start or a change of leader."""
+        for path in self._all_paths():
             self._mark(path)
-        if shrink:
-            self._shrinking = {p for p, t in self.store.there.items() if not t.span <= self._span(p)}
         self.kick()
+
+    def compare_gradually(self) -> None:
+        """The same as part of a regular audit, piece by piece, and let spans shrink; whatever changes meanwhile goes first."""
+        self.to_compare = deque(self._all_paths())
+        self.kick()
+
+    def _all_paths(self) -> list[str]:
+        """What is wanted or there, in the order that keeps readers safe: sets, policies, sets that nobody wants any more."""
+        wanted = [resources.address_set_path(name, 0) for name in self.sets]
+        policies = [resources.compiled_policy_path(key) for key in self.policies]
+        there = sorted(self.store.there, key=self._is_unwanted_set)
+        return list(dict.fromkeys((*wanted, *policies, *there)))
+
+    def _is_unwanted_set(self, path: str) -> bool:
+        kind, _, name = split(path)
+        return kind == "AddressSet" and name.rpartition(".")[0] not in self.sets
+
+    def _take_piece(self) -> None:
+        """Mark the next objects that a regular audit compares."""
+        for _ in range(min(PIECE, len(self.to_compare))):
+            path = self.to_compare.popleft()
+            known = self.store.there.get(path)
+            if known is not None and not known.span <= self._span(path):
+                self._shrinking.add(path)
+            self._mark(path)
 
     def _foreign(self, path: str, data: Json | None) -> None:
         """Somebody else wrote or deleted an IR object: an earlier run, the leading replica, or a hand."""
@@ -153,6 +178,7 @@ class Publisher:
             await self._kick.wait()
             self._kick.clear()
             begun, cpu = self._since, time.process_time()
+            self._take_piece()
             delta = self._collect()
             if self._ready() and self._leading():
                 self._working, self.progress_at = True, time.monotonic()
@@ -167,6 +193,8 @@ class Publisher:
                     self._tell(delta, time.perf_counter() - begun)
                 self._after_batch()
             self._metrics.backlog.set(self.backlog)
+            if self.to_compare:
+                self.kick()
             rest = min(REST * (time.process_time() - cpu), LONGEST_REST)
             if rest > 0.01:
                 await asyncio.sleep(rest)

@@ -81,10 +81,13 @@ def kubectl(real: RealCluster) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def pods(kubectl: Kubectl) -> dict[str, Pod]:
-    """A pod of `web` on each node, by the node's name."""
+    """A pod of `web` on each node, by the node's name; its Service is in force on all of them."""
     kubectl("apply", "-f", "-", objects=[WEB, SERVICE])
     kubectl("rollout", "status", "daemonset/web", "--timeout=50s")
     found = [Pod(kubectl, item) for item in kubectl.items("pods", "--selector=app=web")]
+    address = kubectl("get", "service", "web", "--output=jsonpath={.spec.clusterIP}")
+    # What is sent to a Service before kube-proxy knows it is lost, and so is all that belongs to the same connection.
+    kubectl.until(lambda: all(pod.connects(f"{address}:80") for pod in found), "every node knows the Service")
     return {pod.node: pod for pod in found}
 
 

@@ -40,13 +40,17 @@ def _policy(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def installed(real: RealCluster, archive: Path) -> Iterator[RealCluster]:
-    """The cluster with npctl's release in it; helm returns when the operator and every agent are ready."""
+def installed(real: RealCluster, archive: Path, kubectl: Kubectl) -> Iterator[RealCluster]:
+    """The cluster with npctl's release in it, operator and agents ready."""
+    # helm's own waiting leaves out as many agents as may be replaced at a time.
+    rollout = ("rollout", "status", "daemonset/npctl-agent", "--namespace=npctl-system", "--timeout=50s")
     real.load(archive)
     _helm(real, "install", *RELEASE, *CHART, "--create-namespace")
+    kubectl(*rollout)
     yield real
-    # As the chart's README says: first the rules, which stay in place when an agent just ends.
-    _helm(real, "upgrade", *RELEASE, *CHART, "--set", "agent.cleanup=true")
+    # As docs/operations.md says: first the rules, which stay in place when an agent just ends.
+    _helm(real, "upgrade", *RELEASE, *CHART, "--reset-then-reuse-values", "--set", "agent.cleanup=true")
+    kubectl(*rollout)
     _helm(real, "uninstall", *RELEASE, "--wait")
     assert [node for node in real.nodes() if "npc-" in real.run(node, "iptables-save").stdout] == []
 

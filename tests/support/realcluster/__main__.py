@@ -65,7 +65,7 @@ def _up(cluster: RealCluster, arguments: argparse.Namespace) -> None:
     options = {"nodes": arguments.nodes, "network": arguments.network}
     cluster.up(**options, images=arguments.image, logs=arguments.logs, progress=tell)
     cluster.let_go()
-    tell(f"{arguments.nodes} nodes are Ready, and DNS answers")
+    tell(f"{arguments.nodes} node{'s are' if arguments.nodes > 1 else ' is'} Ready, and DNS answers")
     print(f"export KUBECONFIG={cluster.kubeconfig}")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from netpol_lab import kubernetes_bin, machine
-from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissing, LabTimeout
+from netpol_lab.errors import LabError, LabLacksPrograms, LabMissing, LabTimeout
 from netpol_lab.forward import loopback_listener
 from realcluster import cgroups, guardian, pids, plan
 from realcluster.network import DEFAULT, NETWORKS
@@ -55,12 +55,14 @@ def default_folder() -> Path:
 def why_not(network: str = DEFAULT) -> LabError | None:
     """Why no real cluster with that pod network can run here; None when it can."""
     if os.geteuid() != 0:
-        return LabForbidden("kubelets and containers need root", "run it as root, for instance by sudo")
+        return LabError("a cluster with real nodes needs root, for kubelets and containers: start it as root")
     packages = {**_PACKAGES, **NETWORKS[network]().programs}
     missing = [p for p in packages if not shutil.which(p, path=machine.search_path())]
     wanted = [*(packages[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
     if wanted:
-        return LabLacksPrograms(f"a cluster with real nodes needs these packages: {' '.join(dict.fromkeys(wanted))}")
+        return LabLacksPrograms(
+            f"a cluster with real nodes needs packages that `./dev cluster build` installs: {' '.join(dict.fromkeys(wanted))}"
+        )
     try:
         kubernetes_bin.find()
         plan.node_programs()
