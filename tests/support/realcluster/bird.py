@@ -28,7 +28,6 @@ BLOCK_PREFIX = 24
 CONTROL = "/run/bird.ctl"
 """Where `birdc -s` asks a node's BIRD."""
 REFLECTOR = "bird-reflector"
-MTU = 1500
 
 
 class _Bird(PodNetwork):
@@ -40,7 +39,7 @@ class _Bird(PodNetwork):
         node.start("bird", ["bird", "-f", "-c", node.write("bird.conf", config), "-s", CONTROL])
         node.wait(lambda: set(others.values()) <= _learned(node), "routes to the blocks of the other nodes", "bird")
         cni.masquerade(node)
-        node.write_cni([cni.ptp(block, MTU), cni.PORT_MAPS])
+        node.write_cni([cni.ptp(block, plan.MTU), cni.PORT_MAPS])
 
     @abstractmethod
     def neighbours(self, others: Iterable[str]) -> Iterable[str]:

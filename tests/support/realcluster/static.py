@@ -24,9 +24,8 @@ from realcluster import cni, plan
 from realcluster.node import Node
 from realcluster.podnetwork import PodNetwork
 
-MTU = 1500
-VXLAN_MTU = MTU - 50
 VXLAN = "vxlan0"
+_VXLAN_MTU = plan.MTU - 50
 _VXLAN_ID, _VXLAN_PORT = 42, 4789
 
 
@@ -41,7 +40,7 @@ class _ByHand(PodNetwork):
 
     def plugin(self, block: str) -> Mapping[str, Any]:
         """The node's own pods."""
-        return cni.bridge(block, MTU)
+        return cni.bridge(block, plan.MTU)
 
     def connect(self, node: Node, block: str, others: Mapping[str, str]) -> None:
         """The pods of other nodes."""
@@ -57,27 +56,29 @@ class PtpStatic(_ByHand):
     """Routed everywhere."""
 
     def plugin(self, block: str) -> Mapping[str, Any]:
-        return cni.ptp(block, MTU)
+        return cni.ptp(block, plan.MTU)
 
 
 class VxlanStatic(_ByHand):
     """Tunnelled between nodes, bridged within one."""
 
     def plugin(self, block: str) -> Mapping[str, Any]:
-        return cni.bridge(block, VXLAN_MTU)
+        return cni.bridge(block, _VXLAN_MTU)
 
     def connect(self, node: Node, block: str, others: Mapping[str, str]) -> None:
         tunnel = ["id", _VXLAN_ID, "dstport", _VXLAN_PORT, "local", node.name, "dev", plan.DEVICE, "nolearning"]
-        self._run(node, "ip link add", VXLAN, "mtu", VXLAN_MTU, "address", _mac(block), "type vxlan", *tunnel)
-        self._run(node, "ip addr add", f"{_end(block)}/32", "dev", VXLAN)
-        self._run(node, "ip link set", VXLAN, "up")
+        _run(node, "ip link add", VXLAN, "mtu", _VXLAN_MTU, "address", _mac(block), "type vxlan", *tunnel)
+        _run(node, "ip addr add", f"{_end(block)}/32", "dev", VXLAN)
+        _run(node, "ip link set", VXLAN, "up")
         for name, other in others.items():
-            self._run(node, "ip neigh replace", _end(other), "lladdr", _mac(other), "dev", VXLAN, "nud permanent")
-            self._run(node, "bridge fdb replace", _mac(other), "dev", VXLAN, "dst", name, "self permanent")
-            self._run(node, "ip route replace", other, "via", _end(other), "dev", VXLAN, "onlink")
+            _run(node, "ip neigh replace", _end(other), "lladdr", _mac(other), "dev", VXLAN, "nud permanent")
+            _run(node, "bridge fdb replace", _mac(other), "dev", VXLAN, "dst", name, "self permanent")
+            _run(node, "ip route replace", other, "via", _end(other), "dev", VXLAN, "onlink")
 
-    def _run(self, node: Node, *words: object) -> None:
-        node.run(" ".join(map(str, words)).split())
+
+def _run(node: Node, *words: object) -> None:
+    """A command of which each word may hold several."""
+    node.run(" ".join(map(str, words)).split())
 
 
 def _end(block: str) -> str:
