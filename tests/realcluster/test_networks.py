@@ -98,6 +98,21 @@ def test_packets_take_the_way_that_the_network_is_called_by(cluster: Cluster) ->
             assert device.startswith(near) if other == node else device == far
 
 
+def test_forward_of_both_nodes_sees_the_pods_addresses_in_clear(cluster: Cluster) -> None:
+    far, near = WAYS[cluster.network]
+    first, second = cluster.pods.values()
+    ends = ("-p", "tcp", "-s", first.address, "-d", second.address)
+    ways = {first.node: (f"{near}+", far), second.node: (far, f"{near}+")}
+    for node, (arrives, leaves) in ways.items():
+        # A rule without a target does nothing but count.
+        assert not cluster.real.run(node, "iptables", "-w", "-I", "FORWARD", "-i", arrives, "-o", leaves, *ends).stderr
+    first.get(f"http://{second.address}:8080/hostname")
+    for node in ways:
+        counted, *_ = cluster.real.run(node, "iptables", "-w", "-nvxL", "FORWARD", "1").stdout.split()
+        assert int(counted) > 0, node
+        cluster.real.run(node, "iptables", "-w", "-D", "FORWARD", "1")
+
+
 def test_blocks_that_bird_exchanges_come_from_those_neighbours_alone_that_the_network_is_called_by(cluster: Cluster) -> None:
     if not cluster.network.startswith("bird"):
         pytest.skip("no BGP here")
