@@ -35,7 +35,7 @@ class _Bird(PodNetwork):
 
     def start(self, node: Node, block: str, others: Mapping[str, str], kubeconfig: Callable[[User], str]) -> None:
         """The others' blocks BIRD is told by its neighbours; here they say what to wait for."""
-        config = _node_config(node.name, block, self.neighbours(others))
+        config = node_config(node.name, block, self.neighbours(others))
         node.start("bird", ["bird", "-f", "-c", node.write("bird.conf", config), "-s", CONTROL])
         node.wait(lambda: set(others.values()) <= _learned(node), "routes to the blocks of the other nodes", "bird")
         cni.masquerade(node)
@@ -61,7 +61,7 @@ class Reflector(_Bird):
 
     def beside(self, nodes: Sequence[str]) -> Mapping[str, Sequence[str]]:
         config = plan.FOLDER / f"{REFLECTOR}.conf"
-        config.write_text(_reflector_config(nodes))
+        config.write_text(reflector_config(nodes))
         return {REFLECTOR: ["bird", "-f", "-c", str(config), "-s", str(config.with_suffix(".ctl"))]}
 
 
@@ -71,7 +71,8 @@ def _learned(node: Node) -> set[str]:
     return {line.split()[0] for line in lines if " via " in line}
 
 
-def _node_config(name: str, block: str, neighbours: Iterable[str]) -> str:
+def node_config(name: str, block: str, neighbours: Iterable[str]) -> str:
+    """BIRD's on a node of that name: what it tells is its block, and what it is told goes into the kernel."""
     own = textwrap.dedent(f"""
         protocol static own {{ ipv4; route {block} blackhole; }}
         protocol kernel {{ ipv4 {{ import none; export where source = RTS_STATIC || source = RTS_BGP; }}; }}
@@ -80,7 +81,8 @@ def _node_config(name: str, block: str, neighbours: Iterable[str]) -> str:
     return _common(name) + own + "".join(_neighbour(n, name, channel) for n in neighbours)
 
 
-def _reflector_config(nodes: Iterable[str]) -> str:
+def reflector_config(nodes: Iterable[str]) -> str:
+    """BIRD's on the machine beside the nodes: it passes blocks on, and has no routes itself."""
     channel = "rr client; ipv4 { import where is_block(); export where is_block(); };"
     return _common(plan.API_ADDRESS) + "".join(_neighbour(n, plan.API_ADDRESS, channel) for n in nodes)
 

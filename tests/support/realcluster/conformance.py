@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> Run:
-    begin = time.monotonic()
+    begin, commit = time.monotonic(), _commit()
 
     def tell(text: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {text}", file=sys.stderr, flush=True)
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> Run:
         started = time.monotonic()
         results = upstream.run(cluster, arguments.focus, arguments.skip, arguments.logs / "e2e.log", tell)
         seconds = time.monotonic() - started
-    return Run(arguments.network, build_kubernetes.read_pins().versions["k8s.io/kubernetes"], _commit(), results, seconds)
+    return Run(arguments.network, build_kubernetes.read_pins().versions["k8s.io/kubernetes"], commit, results, seconds)
 
 
 def _commit() -> str:
