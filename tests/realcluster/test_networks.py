@@ -23,6 +23,7 @@ pytestmark = pytest.mark.networks
 WAYS = {
     "flannel-host-gw": (plan.DEVICE, "cni0"),
     "flannel-udp": ("flannel0", "cni0"),
+    "flannel-ipip": ("flannel.ipip", "cni0"),
     "bridge-static": (plan.DEVICE, "cni0"),
     "ptp-static": (plan.DEVICE, "veth"),
     "vxlan-static": ("vxlan0", "cni0"),

@@ -56,19 +56,29 @@ def why_not(network: str = DEFAULT) -> LabError | None:
     """Why no real cluster with that pod network can run here; None when it can."""
     if os.geteuid() != 0:
         return LabError("a cluster with real nodes needs root, for kubelets and containers: start it as root")
-    packages = {**_PACKAGES, **NETWORKS[network]().programs}
+    pods = NETWORKS[network]()
+    packages = {**_PACKAGES, **pods.programs}
     missing = [p for p in packages if not shutil.which(p, path=machine.search_path())]
     wanted = [*(packages[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
     if wanted:
         return LabLacksPrograms(
             f"a cluster with real nodes needs packages that `./dev cluster build` installs: {' '.join(dict.fromkeys(wanted))}"
         )
+    if pods.trial and (refused := _refused(pods.trial)):
+        return LabError(f"the kernel lacks what {network} needs: `{' '.join(pods.trial)}` fails: {refused}; load its module")
     try:
         kubernetes_bin.find()
         plan.node_programs()
     except LabError as error:
         return error
     return None
+
+
+def _refused(trial: Sequence[str]) -> str:
+    """What a command says that fails in a network namespace of its own; empty when it does not."""
+    command = ["unshare", "--net", "--", *trial]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": machine.search_path()}, check=False)
+    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
 class RealCluster:

@@ -1,6 +1,6 @@
 """flannel as people run it: flanneld on each node, masquerading and forwarding rules included, and the bridge plugin behind it.
 
-In: the backend (vxlan, host-gw, udp), a node with its block. Out: flanneld's routes and devices, and the CNI configuration that
+In: the backend (one of `BACKENDS`), a node with its block. Out: flanneld's routes and devices, and the CNI configuration that
 flannel's own plugin would make of its subnet file; that plugin does nothing else.
 """
 
@@ -15,7 +15,8 @@ from realcluster import cni, plan
 from realcluster.node import Node
 from realcluster.podnetwork import Object, PodNetwork
 
-BACKENDS = ("vxlan", "host-gw", "udp")
+BACKENDS = ("vxlan", "host-gw", "udp", "ipip")
+_TRIALS = {"ipip": ("ip", "link", "add", "trial", "type", "ipip", "local", "192.0.2.1")}
 _NAME = "flannel"
 
 
@@ -24,6 +25,7 @@ class Flannel(PodNetwork):
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
+        self.trial = _TRIALS.get(backend, ())
         self._user = User(secrets.token_urlsafe(32), _NAME)
 
     def users(self) -> tuple[User, ...]:

@@ -21,6 +21,8 @@ class PodNetwork(ABC):
 
     programs: Mapping[str, str] = {}
     """What it calls besides what every node does, with the Debian packages."""
+    trial: Sequence[str] = ()
+    """A command that fails, in a network namespace of its own, where the kernel lacks what it needs."""
 
     def users(self) -> tuple[User, ...]:
         """Whom its programs are to the API server."""
