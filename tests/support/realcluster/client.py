@@ -28,7 +28,8 @@ from realcluster import cgroups, guardian, pids, plan
 from realcluster.network import DEFAULT, NETWORKS
 from realcluster.node import importer
 
-DOWN_LIMIT = 60.0
+DOWN_LIMIT = 120.0
+"""A busy machine takes a while to end some hundred processes; an idle one a second or two."""
 _POLL = 0.02
 _PACKAGES = {
     "containerd": "containerd",
@@ -203,14 +204,13 @@ class RealCluster:
             self._hold = None
         elif pid:
             os.kill(pid, signal.SIGTERM)
-        if self._guardian:
-            self._guardian.wait(DOWN_LIMIT)
-            self._guardian = None
         deadline = time.monotonic() + DOWN_LIMIT
-        while pid and self._pid() == pid:
+        # A guardian of ours is also waited for when its folder, and with it what we know of it, is gone.
+        while (pid and self._pid() == pid) or (self._guardian and self._guardian.poll() is None):
             if time.monotonic() > deadline:
                 raise LabTimeout(f"the cluster in {self.folder} does not end within {DOWN_LIMIT:g} s")
             time.sleep(_POLL)
+        self._guardian = None
         # What is left when a guardian was killed.
         guardian.clean(self.folder)
 
