@@ -1,5 +1,7 @@
 """One cluster with real nodes for all tests of the session; skipped, with the reason, where it cannot run.
 
+Tests marked `networks` start others, one for each further pod network, and only when `-m` names that mark.
+
 172.31.7.111 to .113   a pod of the DaemonSet `web` on each     outside   a machine that is in no cluster
 """
 
@@ -17,6 +19,7 @@ from kubectl import Kubectl
 from realcluster import images, plan
 from realcluster.client import RealCluster, why_not
 from realcluster.inforce import InForce
+from realcluster.network import DEFAULT
 from realcluster.places import Place, machine
 from realcluster.release import Release
 from realcluster.workloads import Field
@@ -47,8 +50,12 @@ SERVICE = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One process runs all of them, since they share a cluster; starting it counts as part of the first."""
+    if "networks" not in str(config.getoption("markexpr")):
+        unwanted = [item for item in items if item.get_closest_marker("networks")]
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group("realcluster"))
@@ -56,12 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def possible() -> None:
-    """Skip where no such cluster can be; fail where everything must run, as in CI."""
-    if problem := why_not():
-        if os.environ.get("NPCTL_REQUIRE_KERNEL"):
-            pytest.fail(str(problem), pytrace=False)
-        pytest.skip(str(problem))
+def possible() -> Callable[[str], None]:
+    """Asked for a network: skips where no cluster with it can be; fails where everything must run, as in CI."""
+
+    def demand(network: str = DEFAULT) -> None:
+        if problem := why_not(network):
+            if os.environ.get("NPCTL_REQUIRE_KERNEL"):
+                pytest.fail(str(problem), pytrace=False)
+            pytest.skip(str(problem))
+
+    demand()
+    return demand
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +86,7 @@ def archive() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+def real(possible: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
     """Three nodes on flannel's VXLAN, as many as the walkthrough has. For all tests: leave nothing behind."""
     if STANDING:
         yield RealCluster(Path(STANDING))
@@ -91,6 +103,16 @@ def kubectl(real: RealCluster) -> Kubectl:
 @pytest.fixture(scope="session")
 def pods(kubectl: Kubectl) -> dict[str, Pod]:
     """A pod of `web` on each node, by the node's name; its Service is in force on all of them."""
+    return _run_pods(kubectl)
+
+
+@pytest.fixture(scope="session")
+def run_pods() -> Callable[[Kubectl], dict[str, Pod]]:
+    """The same for a cluster of a test's own."""
+    return _run_pods
+
+
+def _run_pods(kubectl: Kubectl) -> dict[str, Pod]:
     kubectl("apply", "-f", "-", objects=[WEB, SERVICE])
     kubectl("rollout", "status", "daemonset/web", "--timeout=50s")
     found = [Pod(kubectl, item) for item in kubectl.items("pods", "--selector=app=web")]
@@ -139,7 +161,7 @@ def outside(real: RealCluster) -> Place:
 
 
 @pytest.fixture
-def start(possible: None, tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
+def start(possible: Callable[[str], None], tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
     """Starts a cluster of a test's own, of one node: `start(**options of RealCluster.up)`."""
     cluster = RealCluster(tmp_path / "cluster")
 

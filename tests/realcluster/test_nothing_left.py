@@ -70,7 +70,7 @@ def _nothing_left(seen: Seen, before: dict[str, str], cluster: RealCluster, limi
 
 
 @pytest.fixture
-def owner(possible: None, tmp_path: Path) -> Callable[[str], tuple[subprocess.Popen[str], RealCluster]]:
+def owner(possible: Callable[[str], None], tmp_path: Path) -> Callable[[str], tuple[subprocess.Popen[str], RealCluster]]:
     """A process that owns a cluster, as soon as it has said so much: `owner("up")`."""
 
     def start(word: str) -> tuple[subprocess.Popen[str], RealCluster]:

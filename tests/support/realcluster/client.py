@@ -29,7 +29,8 @@ from realcluster import cgroups, guardian, pids, plan
 from realcluster.network import DEFAULT, NETWORKS
 from realcluster.node import importer
 
-DOWN_LIMIT = 60.0
+DOWN_LIMIT = 120.0
+"""A busy machine takes a while to end some hundred processes; an idle one a second or two."""
 _POLL = 0.02
 _PACKAGES = {
     "containerd": "containerd",
@@ -53,22 +54,33 @@ def default_folder() -> Path:
     return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "npctl" / "cluster"
 
 
-def why_not() -> LabError | None:
-    """Why no real cluster can run here; None when it can."""
+def why_not(network: str = DEFAULT) -> LabError | None:
+    """Why no real cluster with that pod network can run here; None when it can."""
     if os.geteuid() != 0:
         return LabError("a cluster with real nodes needs root, for kubelets and containers: start it as root")
-    missing = [p for p in _PACKAGES if not shutil.which(p, path=machine.search_path())]
-    wanted = [*(_PACKAGES[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
+    pods = NETWORKS[network]()
+    packages = {**_PACKAGES, **pods.programs}
+    missing = [p for p in packages if not shutil.which(p, path=machine.search_path())]
+    wanted = [*(packages[p] for p in missing), *([] if _CNI.exists() else ["containernetworking-plugins"])]
     if wanted:
         return LabLacksPrograms(
             f"a cluster with real nodes needs packages that `./dev cluster build` installs: {' '.join(dict.fromkeys(wanted))}"
         )
+    if pods.trial and (refused := _refused(pods.trial)):
+        return LabError(f"the kernel lacks what {network} needs: `{' '.join(pods.trial)}` fails: {refused}; load its module")
     try:
         kubernetes_bin.find()
         plan.node_programs()
     except LabError as error:
         return error
     return None
+
+
+def _refused(trial: Sequence[str]) -> str:
+    """What a command says that fails in a network namespace of its own; empty when it does not."""
+    command = ["unshare", "--net", "--", *trial]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": machine.search_path()}, check=False)
+    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
 class RealCluster:
@@ -114,7 +126,7 @@ class RealCluster:
         """
         if network not in NETWORKS:
             raise LabError(f"no network {network!r}; there are {', '.join(NETWORKS)}")
-        if problem := why_not():
+        if problem := why_not(network):
             raise problem
         more = ["--programs", str(plan.node_programs()), "--nodes", str(nodes), "--network", network]
         more += ["--logs", str(logs)] if logs else []
@@ -193,14 +205,13 @@ class RealCluster:
             self._hold = None
         elif pid:
             os.kill(pid, signal.SIGTERM)
-        if self._guardian:
-            self._guardian.wait(DOWN_LIMIT)
-            self._guardian = None
         deadline = time.monotonic() + DOWN_LIMIT
-        while pid and self._pid() == pid:
+        # A guardian of ours is also waited for when its folder, and with it what we know of it, is gone.
+        while (pid and self._pid() == pid) or (self._guardian and self._guardian.poll() is None):
             if time.monotonic() > deadline:
                 raise LabTimeout(f"the cluster in {self.folder} does not end within {DOWN_LIMIT:g} s")
             time.sleep(_POLL)
+        self._guardian = None
         # What is left when a guardian was killed.
         guardian.clean(self.folder)
 

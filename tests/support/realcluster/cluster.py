@@ -54,13 +54,16 @@ class Builder:
         `port`: where the machine outside reaches the API server on its loopback, once the owner of this object forwards.
         """
         self._wire()
-        with ThreadPoolExecutor() as pool:
+        # A node of some networks is connected only when all others are: none of them may wait for a thread.
+        with ThreadPoolExecutor(max_workers=plan.MOST_NODES + 1) as pool:
             written = pool.submit(self._write_images, programs)
             prepared = [pool.submit(self._prepare, node, programs) for node in self._nodes]
             self._plane.start(self._tell, _LIMIT)
             self._write_kubeconfigs(port)
             self._plane.start_controllers(programs)
             self._apply([*self._network.objects(), *coredns.objects()])
+            for name, command in self._network.beside([node.name for node in self._nodes]).items():
+                self._processes.start(name, command, self.plan.api.netns)
             self._tell("starting the nodes")
             for done in prepared:
                 done.result()

@@ -25,6 +25,17 @@ from realcluster.upstream import Result
 from steps import TOP
 
 ALL = "Netpol"
+BASICS = "between server and client should (" + "|".join((
+    "support a 'default-deny-ingress'",
+    "enforce policy based on PodSelector (and|or) NamespaceSelector",
+    "enforce policy based on Multiple PodSelectors and NamespaceSelectors",
+    "enforce policy based on Ports",
+    "allow ingress access on one named port",
+    "allow egress access to server in CIDR block",
+    "enforce except clause while egress access to server in CIDR block",
+)) + ")"  # fmt: skip
+"""One spec of each kind of rule: enough to tell whether a pod network and the rules go together."""
+FOCUSES = {"all": ALL, "basics": BASICS}
 PAGE = TOP / "docs" / "conformance.md"
 _ROW_MARK, _LIST_MARK = "<!-- networks -->", "<!-- specs -->"
 
@@ -52,6 +63,7 @@ class Run:
 
 def main() -> int:
     arguments = _parser().parse_args()
+    arguments.focus = FOCUSES.get(arguments.focus, arguments.focus)
     try:
         run = _run(arguments)
     except LabError as error:
@@ -71,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./dev conformance", description="Kubernetes' own tests of NetworkPolicies.")
     add = parser.add_argument
     add("--network", choices=list(NETWORKS), default=DEFAULT, help=f"how pods of other nodes are reached ({DEFAULT})")
-    add("--focus", default=ALL, metavar="REGEX", help=f"which specs, by their names ({ALL}: all)")
+    add("--focus", default="all", metavar="REGEX", help=f"which specs, by their names; or {', '.join(FOCUSES)} (all)")
     add("--skip", default=upstream.WITHOUT_SCTP_SOCKETS, metavar="REGEX", help="which not (those with SCTP sockets)")
     add("--nodes", type=int, default=2, help="how many (2)")
     add("--record", action="store_true", help="keep the result in docs/conformance.md")
@@ -81,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> Run:
-    begin = time.monotonic()
+    begin, commit = time.monotonic(), _commit()
 
     def tell(text: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {text}", file=sys.stderr, flush=True)
@@ -97,13 +109,17 @@ def _run(arguments: argparse.Namespace) -> Run:
         started = time.monotonic()
         results = upstream.run(cluster, arguments.focus, arguments.skip, arguments.logs / "e2e.log", tell)
         seconds = time.monotonic() - started
-    return Run(arguments.network, build_kubernetes.read_pins().versions["k8s.io/kubernetes"], _commit(), results, seconds)
+    return Run(arguments.network, build_kubernetes.read_pins().versions["k8s.io/kubernetes"], commit, results, seconds)
 
 
 def _commit() -> str:
-    """The commit that is checked out, with a plus sign when something was changed since."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=TOP, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit that is checked out, with a plus sign when something but the documentation was changed since."""
+    commit, changed = (_git(*words) for words in (("describe", "--always"), ("diff", "--name-only", "HEAD", "--", ".", ":!docs")))
+    return f"{commit}{'+' if changed else ''}" if commit else "unknown"
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=TOP, capture_output=True, text=True, check=False).stdout.strip()
 
 
 # ---- docs/conformance.md ---------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """flannel as people run it: flanneld on each node, masquerading and forwarding rules included, and the bridge plugin behind it.
 
-In: the backend (vxlan, host-gw, udp), a node with its block. Out: flanneld's routes and devices, and the CNI configuration that
+In: the backend (one of `BACKENDS`), a node with its block. Out: flanneld's routes and devices, and the CNI configuration that
 flannel's own plugin would make of its subnet file; that plugin does nothing else.
 """
 
@@ -9,27 +9,29 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from netpol_lab.controlplane import User, options_of
-from realcluster import plan
+from realcluster import cni, plan
 from realcluster.node import Node
+from realcluster.podnetwork import Object, PodNetwork
 
-BACKENDS = ("vxlan", "host-gw", "udp")
+BACKENDS = ("vxlan", "host-gw", "udp", "ipip")
+_TRIALS = {"ipip": ("ip", "link", "add", "trial", "type", "ipip", "local", "192.0.2.1")}
 _NAME = "flannel"
 
 
-class Flannel:
-    """One flannel network; see `network.Network`."""
+class Flannel(PodNetwork):
+    """One flannel network."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
+        self.trial = _TRIALS.get(backend, ())
         self._user = User(secrets.token_urlsafe(32), _NAME)
 
     def users(self) -> tuple[User, ...]:
         return (self._user,)
 
-    def objects(self) -> list[Mapping[str, Any]]:
+    def objects(self) -> list[Object]:
         api = "rbac.authorization.k8s.io"
         rules = [
             {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
@@ -58,16 +60,4 @@ class Flannel:
         node.start("flanneld", [str(plan.BINARIES / "flanneld"), *options_of(options)], {"NODE_NAME": node.name})
         node.wait(subnet.exists, "flannel's subnet file", "flanneld")
         told = dict(line.split("=", 1) for line in subnet.read_text().split())
-        node.write_cni([bridge(block, int(told["FLANNEL_MTU"])), PORT_MAPS])
-
-
-def bridge(block: str, mtu: int) -> Mapping[str, Any]:
-    """The bridge plugin for pods with addresses in `block`, with the bridge as their gateway."""
-    # With isDefaultGateway it would add a second default route, and fail.
-    routes = [{"dst": "0.0.0.0/0"}, {"dst": plan.POD_NETWORK}]
-    ipam = {"type": "host-local", "ranges": [[{"subnet": block}]], "routes": routes}
-    return {"type": "bridge", "bridge": "cni0", "mtu": mtu, "isGateway": True, "hairpinMode": True, "ipam": ipam}
-
-
-PORT_MAPS: Mapping[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}}
-"""The plugin that makes a container's hostPort work."""
+        node.write_cni([cni.bridge(block, int(told["FLANNEL_MTU"])), cni.PORT_MAPS])

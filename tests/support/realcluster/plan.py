@@ -28,6 +28,9 @@ CONTROL = "control"
 API, OUTSIDE = "api", "outside"
 """The machines beside the nodes: that of the control plane, and one that belongs to no cluster."""
 DEVICE = "eth0"
+"""On every machine, the wire to the others."""
+MTU = 1500
+"""Of that wire."""
 POD_NETWORK = "10.200.0.0/16"
 SERVICE_NETWORK = service_networks(Families.IPV4)[0]
 DNS_ADDRESS = Address(SERVICE_NETWORK.version, SERVICE_NETWORK.value + 10)
