@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-import build_kubernetes
 from netpol_lab import kubernetes_bin
 from netpol_lab.errors import LabError
-from realcluster import plan
+from realcluster import plan, upstream
 from realcluster.client import RealCluster
 from realcluster.network import DEFAULT, NETWORKS
 
@@ -90,9 +89,8 @@ def _run(cluster: RealCluster, words: list[str]) -> int:
 
 
 def _e2e(cluster: RealCluster, words: list[str]) -> int:
-    program = build_kubernetes.folder_of(build_kubernetes.E2E) / "e2e.test"
     options = [f"--kubeconfig={plan.FOLDER / 'kubeconfig-inside'}", "--provider=skeleton"]
-    return _become(cluster, [*cluster.inside(plan.API), str(program), *options, *words])
+    return _become(cluster, [*cluster.inside(plan.API), str(upstream.program()), *options, *words])
 
 
 def _become(cluster: RealCluster, command: list[str]) -> NoReturn:

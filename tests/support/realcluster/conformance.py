@@ -24,7 +24,6 @@ from realcluster.release import Release
 from realcluster.upstream import Result
 from steps import TOP
 
-ALL = "Netpol"
 BASICS = "between server and client should (" + "|".join((
     "support a 'default-deny-ingress'",
     "enforce policy based on PodSelector (and|or) NamespaceSelector",
@@ -35,7 +34,7 @@ BASICS = "between server and client should (" + "|".join((
     "enforce except clause while egress access to server in CIDR block",
 )) + ")"  # fmt: skip
 """One spec of each kind of rule: enough to tell whether a pod network and the rules go together."""
-FOCUSES = {"all": ALL, "basics": BASICS}
+FOCUSES = {"all": upstream.NETWORK_POLICIES, "basics": BASICS}
 PAGE = TOP / "docs" / "conformance.md"
 _ROW_MARK, _LIST_MARK = "<!-- networks -->", "<!-- specs -->"
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import build_kubernetes
-from netpol_lab.errors import LabError
+from netpol_lab.errors import LabError, LabLacksPrograms
 from realcluster import plan
 from realcluster.client import RealCluster
 
 PROGRAM = "e2e.test"
+NETWORK_POLICIES = "Netpol"
+"""In the name of every spec that is about them."""
 WITHOUT_SCTP_SOCKETS = r"\[Feature:SCTPConnectivity\]"
 """Specs that open SCTP sockets, which not every kernel has."""
 _REPORT = "e2e.json"
@@ -43,20 +45,27 @@ class Result:
         return self.state == "passed"
 
 
-def run(cluster: RealCluster, focus: str, skip: str, log: Path, tell: Callable[[str], None]) -> list[Result]:
-    """Run the specs whose names match `focus` and not `skip`; all that the program prints goes to `log`.
+def program() -> Path:
+    """Where the suite is. Raises LabLacksPrograms when it is not built."""
+    found = build_kubernetes.folder_of(build_kubernetes.E2E) / PROGRAM
+    if not found.exists():
+        raise LabLacksPrograms("Kubernetes' own tests are not built: `./dev conformance` does it, or `./dev test` as root")
+    return found
 
-    Raises LabError when the program ends without a report.
+
+def run(cluster: RealCluster, focus: str, skip: str, log: Path, tell: Callable[[str], None] = lambda _: None) -> list[Result]:
+    """Run the specs whose names match `focus` and not `skip`. What the program prints goes to `log`, a line for each to `tell`.
+
+    Raises LabError when the program is not built or ends without a report.
     """
     report = cluster.folder / _REPORT
     report.unlink(missing_ok=True)
-    program = build_kubernetes.folder_of(build_kubernetes.E2E) / PROGRAM
     options = [
         f"--kubeconfig={plan.FOLDER / 'kubeconfig-inside'}", "--provider=skeleton", f"--ginkgo.focus={focus}",
         f"--ginkgo.skip={skip}", "--ginkgo.v", "--ginkgo.no-color", f"--ginkgo.timeout={_LIMIT_MINUTES}m",
         f"--ginkgo.json-report={plan.FOLDER / _REPORT}",
     ]  # fmt: skip
-    command = [*cluster.inside("api"), str(program), *options]
+    command = [*cluster.inside("api"), str(program()), *options]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file, _started(command, cluster) as child:
         assert child.stdout is not None  # it was asked for
