@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 from hypothesis import is_hypothesis_test
 
-from search import load_profiles, time_is_over
+from search import SECONDS, load_profiles, shuffled, time_is_over
 
 load_profiles()
 
@@ -31,10 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "searching: tries random examples; set by itself on every test of Hypothesis")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("searching")
+            item.add_marker(pytest.mark.timeout(SECONDS))
+    shuffled(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -32,8 +32,11 @@ class WireError(ValueError):
 
 
 def to_bytes(document: Json) -> bytes:
-    """Canonical bytes of a document."""
-    return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+    """Canonical bytes of a document. Raises WireError for one that is nested too deeply."""
+    try:
+        return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise WireError("nested too deeply") from error
 
 
 def from_bytes(content: bytes) -> Json:

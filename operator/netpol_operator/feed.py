@@ -17,6 +17,7 @@ from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
 from netpol_compiler.pipeline import Pipeline
 from netpol_compiler.span import Spans
 from netpol_kube.client import Json
+from netpol_kube.resources import version_number
 
 KINDS = ("NetworkPolicy", "Namespace", "Pod")
 Identity = tuple[str, str]
@@ -86,7 +87,8 @@ class Feed:
         return True
 
     def _policy(self, policy: Policy, rejected: tuple[Rejected, ...], data: Json) -> None:
-        self.generations[policy.key] = int(data["metadata"].get("generation") or 0)
+        generation = data["metadata"].get("generation")
+        self.generations[policy.key] = generation if type(generation) is int else 0
         self._pipeline.set_policy(policy)
         if self._on_policy is not None:
             self._on_policy(Told(policy, rejected))
@@ -141,9 +143,4 @@ class PodSink:
 def _identify(data: Json) -> tuple[Identity, Held]:
     metadata = data["metadata"]
     identity = str(metadata.get("namespace") or ""), str(metadata["name"])
-    return identity, Held(str(metadata.get("uid") or ""), version_of(metadata.get("resourceVersion")))
-
-
-def version_of(text: Any) -> int:
-    """A resourceVersion as a number; 0 for one that is none, which then counts as newer than anything."""
-    return int(text) if isinstance(text, str) and text.isdigit() else 0
+    return identity, Held(str(metadata.get("uid") or ""), version_number(metadata.get("resourceVersion")))

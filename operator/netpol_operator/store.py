@@ -18,7 +18,6 @@ from typing import Any
 from netpol_compiler import wire
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, ApiError, Json
-from netpol_operator.feed import version_of
 from netpol_operator.metrics import Metrics
 
 log = logging.getLogger("npctl.publish")
@@ -135,7 +134,7 @@ class Store:
                     return
                 raise
             known = self.there.get(path)
-            if known is not None and version_of(data["metadata"].get("resourceVersion")) > known.version:
+            if known is not None and resources.version_number(data["metadata"].get("resourceVersion")) > known.version:
                 self._know(path, _there(data))
 
     async def delete(self, path: str) -> None:
@@ -196,7 +195,11 @@ def digest_of(body: Json) -> bytes:
     metadata = body.get("metadata") or {}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
     label = (metadata.get("labels") or {}).get(resources.SET_LABEL)
-    return hashlib.blake2b(wire.to_bytes({"spec": content, "owners": owners, "set": label}), digest_size=16).digest()
+    try:
+        counted = wire.to_bytes({"spec": content, "owners": owners, "set": label})
+    except wire.WireError:
+        return b""  # no form of ours: it is written anew
+    return hashlib.blake2b(counted, digest_size=16).digest()
 
 
 def _there(data: Json) -> There:
@@ -204,7 +207,7 @@ def _there(data: Json) -> There:
     status = data.get("status")
     return There(
         str(metadata.get("uid") or ""),
-        version_of(metadata.get("resourceVersion")),
+        resources.version_number(metadata.get("resourceVersion")),
         digest_of(data),
         resources.span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,

@@ -1,7 +1,8 @@
-"""The dataplane with the rules of random clusters, on a real kernel: wherever it starts from, a sync ends in the desired state."""
+"""The dataplane with the rules of random clusters, on a real kernel: wherever it starts, a sync ends in the desired state."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -105,10 +106,8 @@ def test_from_whatever_two_interrupted_syncs_leave_a_sync_converges(
     for desired, steps in zip(states, (first, second), strict=False):
         plane = agents_dataplane(kind, interrupted_after(steps + 3))  # the first three read what is there
         plane.ipsets._kernel = None
-        try:
+        with contextlib.suppress(Interrupted):
             plane.sync(desired)
-        except Interrupted:
-            pass
     result = settle(agents_dataplane(kind), states[2])
     assert (result.failures, result.pending) == ((), False)
     assert_in_force(kind, states[2])

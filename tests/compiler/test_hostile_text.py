@@ -1,4 +1,4 @@
-"""YAML, the IR's wire form and restore text from anybody: read or refused with a word, never a crash, at a cost that grows with them."""
+"""YAML, the IR's wire form and restore text from anybody: read or refused with a word, at a cost that grows with them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import address, conn
 from generators import clusters
 from hostile import assert_linear, peak, spoiled, spoiled_json
 from netpol_compiler import render, wire
@@ -24,13 +25,12 @@ from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.simulate import Packet, SimulateError, check_sets, parse_ipset_restore, parse_iptables_restore, walk
 from netpol_compiler.verdict import Judge
 from search import searched
-from builders import address, conn
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 YAML_WORDS = (
-    b"---\n", b"&a ", b"*a", b"<<: ", b"{", b"}", b"[", b"]", b": ", b"- ", b"\n", b"  ", b"\t", b"'", b'"', b"|\n", b">\n", b"!!int ",
-    b"!x ", b"? ", b"%YAML 9\n", b"\0", b"\xff\xfe", b"\xc2\x85", b"\xe2\x80\xa8", b"0x", b".inf", b"1e999", b"null", b"~", b"kind: List\n",
-    b"items:\n",
+    b"---\n", b"&a ", b"*a", b"<<: ", b"{", b"}", b"[", b"]", b": ", b"- ", b"\n", b"  ", b"\t", b"'", b'"', b"|\n", b">\n",
+    b"!!int ", b"!x ", b"? ", b"%YAML 9\n", b"\0", b"\xff\xfe", b"\xc2\x85", b"\xe2\x80\xa8", b"0x", b".inf", b"1e999",
+    b"null", b"~", b"kind: List\n", b"items:\n",
 )  # fmt: skip
 
 
@@ -61,7 +61,9 @@ def test_whatever_is_in_a_spoiled_file_is_read_or_refused(content: bytes) -> Non
     read_manifests(content)
 
 
-yaml_pieces = st.lists(st.sampled_from([*YAML_WORDS, b"a", b"x: ", b"&b ", b"*b", b"spec: ", b"ipBlock: "]), max_size=40).map(b"".join)
+yaml_pieces = st.lists(st.sampled_from([*YAML_WORDS, b"a", b"x: ", b"&b ", b"*b", b"spec: ", b"ipBlock: "]), max_size=40).map(
+    b"".join
+)
 
 
 @searched(400)
@@ -111,8 +113,10 @@ BOMBS = {
     "blank lines": lambda n: b"\n" * n,
     "comments": lambda n: b"#" * n,
     "control characters": lambda n: b"\x01" * n,
-    "peers": lambda n: b"kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {name: a}\nspec:\n  ingress:\n  - from:\n"
-    + b"    - {ipBlock: {cidr: 10.0.0.0/8, except: [x]}}\n" * n,
+    "peers": lambda n: (
+        b"kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {name: a}\nspec:\n  ingress:\n  - from:\n"
+        + b"    - {ipBlock: {cidr: 10.0.0.0/8, except: [x]}}\n" * n
+    ),
 }
 
 
@@ -158,7 +162,11 @@ def test_whatever_a_document_of_the_ir_holds_is_read_or_refused(document: Any) -
 
 
 @searched(300)
-@given(wire_documents().map(wire.to_bytes).flatmap(lambda c: spoiled(c, (b"{", b"]", b'"', b"1e999", b"-1", b"null", b"\xff", b"\\ud800"))))
+@given(
+    wire_documents()
+    .map(wire.to_bytes)
+    .flatmap(lambda c: spoiled(c, (b"{", b"]", b'"', b"1e999", b"-1", b"null", b"\xff", b"\\ud800")))
+)
 def test_whatever_bytes_are_a_document_of_the_ir_they_are_read_or_refused(content: bytes) -> None:
     read_wire(content)
 
@@ -222,8 +230,10 @@ def test_a_set_that_says_it_has_very_many_slices_costs_nothing() -> None:
 
 # -- restore text --------------------------------------------------------------------------------------
 
-RESTORE_WORDS = (" ", "\n", "-A FORWARD ", "-j ", "-g npc-forward", "! ", '"', "\\", ":x - [0:0]", "COMMIT", "*filter", "add ", "create ", "-exist",
-                 "/0", "/129", "0-65535", "\0", "\x85", "9" * 5000, "-m set --match-set", "-p tcp", "--dport", "²")  # fmt: skip
+RESTORE_WORDS = (
+    " ", "\n", "-A FORWARD ", "-j ", "-g npc-forward", "! ", '"', "\\", ":x - [0:0]", "COMMIT", "*filter", "add ", "create ",
+    "-exist", "/0", "/129", "0-65535", "\0", "\x85", "9" * 5000, "-m set --match-set", "-p tcp", "--dport", "²",
+)  # fmt: skip
 
 
 @st.composite
@@ -238,7 +248,10 @@ def rendered(draw: st.DrawFn) -> tuple[str, str]:
 @given(st.data())
 def test_whatever_restore_text_says_it_is_carried_out_or_refused(data: st.DataObject) -> None:
     sets_text, rules_text = (data.draw(spoiled(text, RESTORE_WORDS)) for text in data.draw(rendered()))
-    packets = [Packet(address("10.0.0.1"), address("10.0.0.2"), dport=80), Packet(address("fd00::1"), address("fd00::2"), "udp", 53)]
+    packets = [
+        Packet(address("10.0.0.1"), address("10.0.0.2"), dport=80),
+        Packet(address("fd00::1"), address("fd00::2"), "udp", 53),
+    ]
     with contextlib.suppress(SimulateError):
         sets = parse_ipset_restore(sets_text)
         tables = parse_iptables_restore(rules_text)

@@ -56,7 +56,11 @@ ROWS = [
         ingress(allow(block("10.0.0.0/8"), ports=[port(80)])),
         ["-s 10.0.0.0/8 -p tcp -m tcp --dport 80 -g npc-allow"],
     ),
-    ("point_06_a_single_address_is_written_as_the_kernel_prints_it", ingress(allow(block("192.0.2.7/32"))), ["-s 192.0.2.7/32 -g npc-allow"]),
+    (
+        "point_06_a_single_address_is_written_as_the_kernel_prints_it",
+        ingress(allow(block("192.0.2.7/32"))),
+        ["-s 192.0.2.7/32 -g npc-allow"],
+    ),
     (
         "point_06_zero_prefix_is_any_address",
         ingress(allow(block("0.0.0.0/0"), ports=[port(80)])),

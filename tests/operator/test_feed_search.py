@@ -1,15 +1,19 @@
-"""Whatever an operator is told of a cluster, in whatever order, twice or never: after looking at what there is, it holds just that."""
+"""Whatever an operator is told of a cluster, in any order, twice or never: after a look at what there is, it holds just that."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from hypothesis import given
+from hypothesis import strategies as st
 
+from hostile import spoiled_json
 from netpol_compiler.objects import Cluster
 from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
 from netpol_compiler.pipeline import Pipeline, compile_cluster
 from netpol_compiler.span import Spans
+from netpol_kube.client import ProtocolError, checked_object
 from netpol_operator.feed import KINDS, Feed
 from search import searched
 from tellings import Event, History, Identity, histories
@@ -66,6 +70,24 @@ def test_in_the_order_in_which_it_happened_no_look_is_needed_even_if_all_is_told
         tell(feed, event)
         pipeline.flush()
     assert pipeline.ir == compile_cluster(picture(history.there))
+
+
+@searched(200)
+@given(histories(), st.data())
+def test_after_whatever_objects_a_look_gives_a_compile_from_scratch(history: History, data: st.DataObject) -> None:
+    """What is odd is told without a version, which counts as newer than anything."""
+    pipeline = Pipeline()
+    feed = Feed(pipeline, Spans(), lambda: None)
+    for event in history.told:
+        odd = data.draw(spoiled_json(event.data))
+        with contextlib.suppress(ProtocolError):
+            metadata = {**checked_object("/things", odd)["metadata"], "resourceVersion": "odd"}
+            tell(feed, Event(event.kind, event.deleted, {**odd, "metadata": metadata}))
+            pipeline.flush()
+    look(feed, history.there)
+    pipeline.flush()
+    assert pipeline.ir == compile_cluster(picture(history.there))
+    assert {(kind, *identity) for kind in KINDS for identity in feed.held[kind]} == history.there.keys()
 
 
 @searched(150)

@@ -187,7 +187,9 @@ def clusters(draw: st.DrawFn) -> Cluster:
 def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     """Between pods, nodes and the world outside, of one family; ports at the edges of the ranges."""
     family = draw(st.sampled_from((0, 1)))
-    held = [next((a.text for a in p.addresses if a.version == (4, 6)[family]), "") for p in cluster.pods.values() if p.is_endpoint]
+    held = [
+        next((a.text for a in p.addresses if a.version == (4, 6)[family]), "") for p in cluster.pods.values() if p.is_endpoint
+    ]
     gone = [a.text for p in cluster.pods.values() for a in p.addresses if a.version == (4, 6)[family] and not p.is_endpoint]
     places = [(addresses[family], name) for name, addresses in HOSTS.items()] + [(texts[family], "") for texts in OUTSIDE]
     # What nodes and strangers may do is soon said.

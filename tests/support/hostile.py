@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 T = TypeVar("T", str, bytes)
 
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 65536, 2**31, 2**63, 10**30, 1.5, float("inf"), float("-inf"), float("nan"), "", "x", "\0", "1e9",
-    "\ud800", "10.0.0.1", "10.0.0.0/0", "::ffff:10.0.0.1", "In", "TCP", [], [[]], [None], {}, {"x": 1}, {"": None}, ["x"] * 50,
+    None, True, False, 0, -1, 1, 65536, 2**31, 2**63, 10**30, 1.5, float("inf"), float("-inf"), float("nan"), "", "x", "\0",
+    "1e9", "\ud800", "10.0.0.1", "10.0.0.0/0", "::ffff:10.0.0.1", "In", "TCP", [], [[]], [None], {}, {"x": 1}, {"": None},
+    ["x"] * 50,
 )  # fmt: skip
 """Values that JSON can carry, for a place where something else belongs."""
 

@@ -1,7 +1,7 @@
 """What happened in a cluster, and what of it an operator is told: in any order, twice, late, or not at all.
 
-In: nothing. Out: objects with resourceVersions as the API server writes them one after the other, deletions among them, and a list
-of what is told of these. Few names, so that they are changed, deleted and made again.
+In: nothing. Out: objects with resourceVersions as the API server writes them one after the other, deletions among them, and a
+list of what is told of these. Few names, so that they are changed, deleted and made again.
 """
 
 from __future__ import annotations
