@@ -57,7 +57,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one run of tests told. `code`: pytest's exit code, None when it did not end in time. `failed`: the first test that
+    """What one run of tests told. `code`: pytest's exit code, None when it would not end. `failed`: the first test that
     failed; `running`: the last one that began; `mark`: the imported module's MARK."""
 
     code: int | None
@@ -148,10 +148,9 @@ def judged(mutant: Mutant, seen: Seen) -> Result:
     """What one run says of a mutant. Only a test that fails notices: a run that could not even begin says nothing."""
     if seen.mark not in ("", mutant.id) or (seen.code in (0, 1) and seen.failed and not seen.mark):
         return Result(mutant, broken=f"not this mutant was imported but {seen.mark or 'another copy of the module'}")
-    if seen.code is None or (seen.code == 1 and not seen.failed):
-        # pytest's own limit ends the process in the middle of a test.
+    if seen.code is None:
         return Result(mutant, f"{_short(seen.running)} (does not end)") if seen.running else Result(mutant, broken="hangs at once")
-    if seen.code == 1:
+    if seen.code == 1 and seen.failed:
         return Result(mutant, _short(seen.failed))
     if seen.code == 0:
         return Result(mutant) if seen.mark else Result(mutant, broken="its tests never import the module")
@@ -159,7 +158,8 @@ def judged(mutant: Mutant, seen: Seen) -> Result:
 
 
 def _short(test: str) -> str:
-    return test.rpartition("::")[2].partition("[")[0]
+    """The test's name without its file and parameters, which may hold anything."""
+    return test.partition("[")[0].rpartition("::")[2]
 
 
 # -- telling -----------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def recorded(page: str, results: Sequence[Result]) -> str:
 
 def recorded_ids(page: str) -> list[str]:
     """The ids in a page's table, in their order."""
-    return re.findall(r"(?m)^\| ([a-z0-9-]+) \|", page.partition(BEGIN)[2].partition(END)[0].replace("| id |", "|"))
+    return re.findall(r"(?m)^\| (?!id \|)([a-z0-9-]+) \|", page.partition(BEGIN)[2].partition(END)[0])
 
 
 def marks(lines: Iterable[Mapping[str, str]], code: int | None) -> Seen:
