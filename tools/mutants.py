@@ -149,7 +149,8 @@ def judged(mutant: Mutant, seen: Seen) -> Result:
     if seen.mark not in ("", mutant.id) or (seen.code in (0, 1) and seen.failed and not seen.mark):
         return Result(mutant, broken=f"not this mutant was imported but {seen.mark or 'another copy of the module'}")
     if seen.code is None:
-        return Result(mutant, f"{_short(seen.running)} (does not end)") if seen.running else Result(mutant, broken="hangs at once")
+        begun = bool(seen.running)
+        return Result(mutant, f"{_short(seen.running)} (does not end)") if begun else Result(mutant, broken="hangs at once")
     if seen.code == 1 and seen.failed:
         return Result(mutant, _short(seen.failed))
     if seen.code == 0:

@@ -5,8 +5,8 @@ mutant survived. A survivor is a missing test.
 
     checkout --copies of the packages--> build/mutate/N --one file broken--> pytest, on PYTHONPATH before the checkout
 
-The checkout itself is never changed, and the tests run from it. That it is the copy that they import is proved for every mutant by
-a variable that only the broken module has.
+The checkout itself is never changed, and the tests run from it. That it is the copy that they import is proved for every mutant
+by a variable that only the broken module has.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from mutants import Mutant, MutantError, Result, Seen, broken_text, judged, mark
 TOP = Path(__file__).resolve().parents[1]
 PAGE = Path("docs", "testing.md")
 LIMIT = 300
-"""Seconds of processor time that the tests of one mutant may take: far more than they take without one. No clock on the wall: a test
-that is slow because the machine is busy must not count as one that notices."""
+"""Seconds of processor time that the tests of one mutant may take: far more than they take without one. Not by the clock: a
+test that is slow because the machine is busy must not count as one that notices."""
 PATIENCE = 8
 """Times that limit, by the clock, until a process that waits for ever is ended."""
 _EPOCH = 1_000_000_000
@@ -162,10 +162,12 @@ def _say(words: str) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev mutate", description="Break the product in small ways, and see whether the tests notice.")
+    what = "Break the product in small ways, and see whether the tests notice."
+    parser = argparse.ArgumentParser(prog="./dev mutate", description=what)
     parser.add_argument("--only", action="append", metavar="ID", help="this mutant alone; may be given again")
     parser.add_argument("--record", action="store_true", help=f"write the table and the score into {PAGE}")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="side by side (default: one for each processor)")
+    jobs = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=jobs, metavar="N", help="side by side (default: one for each processor)")
     options = parser.parse_args(arguments)
     if options.record and options.only:
         parser.error("--record takes all mutants: leave --only out")

@@ -1,4 +1,4 @@
-"""Names are hashes of separated parts: what differs in any part, or only in where one part ends, never shares a chain or a set."""
+"""Names are hashes of separated parts: what differs in any part, or only in where a part ends, shares no chain and no set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ SPEC = SetSpec("a", None, selector(app="web"), NamedPort(Protocol.TCP, "http"))
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(["a", "bc"], ["ab", "c"]), (["a", ["b", "c"]], ["a", ["b"], "c"]), (["a", ""], ["", "a"]), ([1, 2], [12]), ([None], ["None"])],
+    [
+        (["a", "bc"], ["ab", "c"]),
+        (["a", ["b", "c"]], ["a", ["b"], "c"]),
+        (["a", ""], ["", "a"]),
+        ([1, 2], [12]),
+        ([None], ["None"]),
+    ],
 )
 def test_where_a_part_ends_belongs_to_the_name(one: list[object], other: list[object]) -> None:
     for named in (kernel_hash, api_hash):

@@ -132,6 +132,12 @@ def test_a_pod_with_one_address_has_rules_in_that_family_only(family: Family) ->
     assert guarded == [family]
 
 
+def test_packets_to_a_pod_meet_its_ingress_chain_and_packets_from_it_its_egress_chain() -> None:
+    chains = node(DB, policy("a", "p", {"app": "db"}, directions=DIRECTIONS)).ruleset.chains[Family.V4]
+    assert chains["npc-ingress"] == (f"-d 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.INGRESS)}",)
+    assert chains["npc-egress"] == (f"-s 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.EGRESS)}",)
+
+
 def test_a_set_follows_its_members_and_so_does_a_union_of_many() -> None:
     singles = [pod("a", f"w{n}", f"10.0.1.{n}", node="n2", labels={f"w{n}": "x"}) for n in range(6)]
     many = policy("a", "p", {"app": "db"}, ingress=[allow(*(pods(has(f"w{n}")) for n in range(6)))])

@@ -12,7 +12,8 @@ MEMBERS = ("10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.3", "9.0.0.0/8 nomatch")
 
 
 def test_a_set_is_made_for_its_family_and_for_a_million_members() -> None:
-    assert render.create_set(IPSet("npc4-x", "hash:net", Family.V4)) == "create npc4-x hash:net family inet maxelem 1048576 -exist"
+    line = render.create_set(IPSet("npc4-x", "hash:net", Family.V4))
+    assert line == "create npc4-x hash:net family inet maxelem 1048576 -exist"
     assert render.create_set(IPSet("npc6-x", "hash:ip,port", Family.V6)).split()[2:5] == ["hash:ip,port", "family", "inet6"]
 
 

@@ -54,6 +54,12 @@ def test_a_digest_covers_everything_of_a_policy(change: dict[str, Any]) -> None:
     assert wire.policy_digest(replace(POLICY, **change)) != POLICY.digest
 
 
+def test_what_is_read_is_what_was_written() -> None:
+    back = wire.policy_from_wire(wire.from_bytes(wire.to_bytes(wire.policy_to_wire(POLICY))))
+    assert (back, back.digest) == (POLICY, POLICY.digest)
+    assert {rule.ports for rule in back.rules} >= {None, ()} and None in {rule.sets for rule in back.rules}
+
+
 def test_a_digest_does_not_depend_on_the_digest() -> None:
     assert wire.policy_digest(replace(POLICY, digest="another")) == POLICY.digest
 
