@@ -3,7 +3,7 @@
 In: tests/mutants (see `mutants`), and options. Out: the table and the score on stdout, progress on stderr; exit code 1 when a
 mutant survived. A survivor is a missing test.
 
-    checkout --copies of the packages--> build/mutate/N --one file broken--> pytest, on PYTHONPATH before the checkout
+    checkout --copies of the packages--> temporary folders --one file broken--> pytest, on PYTHONPATH before the checkout
 
 The checkout itself is never changed, and the tests run from it. That it is the copy that they import is proved for every mutant
 by a variable that only the broken module has.
@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,6 @@ class Tree:
 
     def make(self) -> None:
         """Copy what `pip install -e` puts on the path."""
-        shutil.rmtree(self.folder, ignore_errors=True)
         project = tomllib.loads((self.top / "pyproject.toml").read_text(encoding="utf-8"))
         for root in project["tool"]["hatch"]["build"]["dev-mode-dirs"]:
             shutil.copytree(self.top / root, self.packages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -108,14 +108,14 @@ class Tree:
 class Runner:
     """Runs mutants side by side, each worker in a copy of its own."""
 
-    def __init__(self, top: Path, jobs: int, limit: int = LIMIT) -> None:
+    def __init__(self, top: Path, folder: Path, jobs: int, limit: int = LIMIT) -> None:
         self._logs = top / "build" / "logs" / "mutate"
         self._jobs = jobs
         self._limit = limit
         self._trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
         self._began = time.monotonic()
         for number in range(jobs):
-            tree = Tree(top, top / "build" / "mutate" / str(number))
+            tree = Tree(top, folder / str(number))
             tree.make()
             self._trees.put(tree)
 
@@ -186,9 +186,10 @@ def main(arguments: Sequence[str] | None = None, top: Path = TOP) -> int:
             if unknown := sorted(set(options.only) - {m.id for m in mutants}):
                 raise MutantError(f"no mutant {', '.join(unknown)}; tests/mutants has their ids")
             mutants = tuple(m for m in mutants if m.id in options.only)
-        runner = Runner(top, options.jobs)
-        runner.check_whole(mutants)
-        results = runner.run(mutants)
+        with tempfile.TemporaryDirectory(prefix="npctl-mutate-") as folder:
+            runner = Runner(top, Path(folder), options.jobs)
+            runner.check_whole(mutants)
+            results = runner.run(mutants)
         if options.record:
             page = (top / PAGE).read_text(encoding="utf-8")
             (top / PAGE).write_text(recorded(page, results), encoding="utf-8")

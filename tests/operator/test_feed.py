@@ -47,6 +47,21 @@ def test_the_late_deletion_of_an_earlier_life_leaves_the_one_of_today() -> None:
     assert not feed.held["Pod"]
 
 
+def test_a_deleted_namespaces_labels_count_no_more() -> None:
+    pipeline = Pipeline()
+    feed = Feed(pipeline, Spans(), lambda: None)
+    peer = {"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]}
+    metadata = {"namespace": "z", "name": "np", "uid": "u", "resourceVersion": "1"}
+    feed.put("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, "ingress": [peer]}})
+    feed.put("Namespace", {"kind": "Namespace", "metadata": {"name": "shop", "resourceVersion": "2", "labels": {"team": "blue"}}})
+    feed.put("Pod", pod(3))
+    pipeline.flush()
+    assert [len(s.members) for s in pipeline.ir.sets.values()] == [1]
+    assert feed.gone("Namespace", "", "shop")
+    pipeline.flush()
+    assert [len(s.members) for s in pipeline.ir.sets.values()] == [0]
+
+
 def test_a_policy_that_goes_is_told_once() -> None:
     gone: list[Key] = []
     told: list[Policy] = []

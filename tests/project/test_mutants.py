@@ -149,7 +149,7 @@ def test_a_run_finds_out_what_is_noticed_and_leaves_the_sources_alone(tmp_path: 
     endless = {**ENTRY, "id": "endless", "old": "return a + b", "new": "while a: pass"}
     unimportable = {**ENTRY, "id": "unimportable", "old": "def add(a, b)", "new": "def add(a, b=nobody)"}
     top = toy(tmp_path, ENTRY, harmless, elsewhere, endless, unimportable)
-    runner = mutate.Runner(top, jobs=1, limit=5)
+    runner = mutate.Runner(top, tmp_path / "copies", jobs=1, limit=5)
     found = read_mutants(top / "tests" / "mutants", top)
     runner.check_whole(found)
     assert [r.words for r in runner.run(found)] == [
