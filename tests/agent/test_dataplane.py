@@ -99,6 +99,14 @@ def test_a_member_change_writes_only_that_member_and_no_chain() -> None:
 
 
 @isolated
+def test_other_rules_may_tighten() -> None:
+    plane = dataplane(BackendKind.NFT)
+    plane.sync(ruleset())
+    changed = with_chain(ruleset(), "npc-bi-a", ("-p tcp -m tcp --dport 80 -g npc-allow",))
+    assert plane.sync(changed, chain_touched("npc-bi-a")).tightened
+
+
+@isolated
 def test_only_adding_members_does_not_tighten() -> None:
     plane = dataplane(BackendKind.NFT)
     plane.sync(ruleset(hosts=(1,)))
@@ -276,6 +284,20 @@ def test_a_lock_held_by_another_process_is_waited_for_then_reported_then_it_succ
     result = plane.sync(ruleset(pods=("b",), sets=("new",)))
     assert (result.failures, result.pending) == ((), False)
     assert_in_force(BackendKind.LEGACY, ruleset(pods=("b",), sets=("new",)))
+
+
+@isolated
+def test_while_rules_cannot_be_written_their_sets_lose_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "LOCK_SECONDS", 1)
+    plane = dataplane(BackendKind.LEGACY)
+    plane.sync(ruleset(hosts=(1, 2)))
+    desired = ruleset(hosts=(2, 3), pods=("b",))
+    with open("/run/xtables.lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert plane.sync(desired).failures
+        assert plane.ipsets.read()[set_name("peers", Family.V4)].members == members(Family.V4, 1, 2, 3)
+    plane.sync(desired)
+    assert_in_force(BackendKind.LEGACY, desired)
 
 
 @both

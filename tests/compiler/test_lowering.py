@@ -296,6 +296,15 @@ def test_a_pods_chain_from_top_to_bottom() -> None:
     ]
 
 
+def test_what_every_forwarded_packet_meets_from_top_to_bottom() -> None:
+    assert [plain(r) for r in node_of(cluster(*BASE)).ruleset.chains[Family.V4]["npc-forward"] if "--tcp-flags" not in r] == [
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+        "-j MARK --set-xmark 0x0/0x40000",
+        "-j npc-egress",
+        "-j npc-ingress",
+    ]
+
+
 def test_point_11_rules_stand_in_the_filter_tables_forward_hook_behind_dnat() -> None:
     node = node_of(cluster(*BASE, ingress()))
     lines = render.full_iptables_text(node.ruleset, Family.V4, [f"-I {HOOK_PARENT} 1 {HOOK_RULE}"]).splitlines()
