@@ -130,24 +130,31 @@ class ApiClient:
         return await self._json("DELETE", path, params, body)
 
     async def pages(self, path: str, *, limit: int = 500, metadata_only: bool = False, **params: str) -> AsyncIterator[Page]:
-        """A list, page by page, all of one moment. Raises ApiError with `is_gone` when that moment is too long ago."""
+        """A list, page by page, all of one moment. Raises ApiError with `is_gone` when that moment is too long ago.
+
+        The server makes the next page while the reader looks at this one.
+        """
         headers = {"Accept": _METADATA.format("List")} if metadata_only else {}
-        query = {**params, "limit": str(limit)}
-        while True:
-            data = await self._json("GET", path, query, headers=headers)
-            # An empty list of metadata is spelled null.
-            metadata, items = data.get("metadata"), data.get("items") if data.get("items") is not None else []
-            if not isinstance(metadata, dict) or "items" not in data or not isinstance(items, list):
-                raise ProtocolError(f"{path}: not a list")
-            for item in items:
-                checked_object(path, item)
-            yield Page(items, _text(metadata.get("resourceVersion")))
-            token = metadata.get("continue")
-            if not token:
-                return
-            if not isinstance(token, str) or token == query.get("continue"):
-                raise ProtocolError(f"{path}: a list that goes on where it was")
-            query = {**params, "limit": str(limit), "continue": token}
+
+        def asked(**more: str) -> asyncio.Task[Json]:
+            return asyncio.create_task(self._json("GET", path, {**params, "limit": str(limit), **more}, headers=headers))
+
+        request, token = asked(), None
+        try:
+            while True:
+                items, metadata = _page(path, await request)
+                last, token = token, metadata.get("continue")
+                if token and (not isinstance(token, str) or token == last):
+                    raise ProtocolError(f"{path}: a list that goes on where it was")
+                if token:
+                    request = asked(**{"continue": token})
+                yield Page(items, _text(metadata.get("resourceVersion")))
+                if not token:
+                    return
+        finally:
+            # Whoever stops reading does not hear what becomes of the page that he has not waited for.
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
 
     async def watch(
         self, path: str, resource_version: str, metadata_only: bool = False, **params: str
@@ -232,6 +239,17 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             parts = []
         if rest:
             parts.append(rest)
+
+
+def _page(path: str, data: Json) -> tuple[list[Json], Json]:
+    """The items and the metadata of a list. Raises ProtocolError."""
+    # An empty list of metadata is spelled null.
+    metadata, items = data.get("metadata"), data.get("items") if data.get("items") is not None else []
+    if not isinstance(metadata, dict) or "items" not in data or not isinstance(items, list):
+        raise ProtocolError(f"{path}: not a list")
+    for item in items:
+        checked_object(path, item)
+    return items, metadata
 
 
 def _event(path: str, line: bytes) -> tuple[str, Json]:

@@ -64,9 +64,11 @@ class Store:
 
     def seen(self, path: str, data: Json) -> None:
         """The watch tells of an object. What we are just writing is left to that write's own answer."""
-        known, new = self.there.get(path), _there(data)
-        if path in self._flying or (known is not None and known.version >= new.version > 0):
+        known = self.there.get(path)
+        # Mostly an echo of our own writes: thousands after a start, so nothing is worked out of them.
+        if path in self._flying or (known is not None and known.version >= _version(data) > 0):
             return
+        new = _there(data)
         self._know(path, new)
         if known is None or (known.digest, known.span, known.uid) != (new.digest, new.span, new.uid):
             self._on_foreign(path, data)
@@ -202,12 +204,16 @@ def digest_of(body: Json) -> bytes:
     return hashlib.blake2b(counted, digest_size=16).digest()
 
 
+def _version(data: Json) -> int:
+    return resources.version_number((data.get("metadata") or {}).get("resourceVersion"))
+
+
 def _there(data: Json) -> There:
     metadata: Any = data.get("metadata") or {}
     status = data.get("status")
     return There(
         str(metadata.get("uid") or ""),
-        resources.version_number(metadata.get("resourceVersion")),
+        _version(data),
         digest_of(data),
         resources.span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,

@@ -90,6 +90,16 @@ def test_after_whatever_objects_a_look_gives_a_compile_from_scratch(history: His
     assert {(kind, *identity) for kind in KINDS for identity in feed.held[kind]} == history.there.keys()
 
 
+def test_a_policy_that_names_no_namespace_goes_as_it_came() -> None:
+    """Found by odd objects: it was held under no namespace and compiled under "default", so nothing ever took it away."""
+    pipeline = Pipeline()
+    feed = Feed(pipeline, Spans(), lambda: None)
+    feed.put("NetworkPolicy", {"metadata": {"name": "p", "uid": "u"}, "spec": {"policyTypes": ["Ingress"]}})
+    look(feed, {})
+    pipeline.flush()
+    assert not pipeline.ir.policies
+
+
 @searched(150)
 @given(histories())
 def test_what_is_held_never_becomes_older(history: History) -> None:

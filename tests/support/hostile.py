@@ -5,6 +5,7 @@ In: good examples. Out: the same with bytes cut out, doubled, swapped or replace
 
 from __future__ import annotations
 
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -50,9 +51,18 @@ def spoiled_json(draw: st.DrawFn, value: Any) -> Any:
     return changed
 
 
+def deep(depth: int) -> list[Any]:
+    """Lists in lists. A JSON reader takes nearly as many as the stack has; who walks through them has less of it left."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 def peak(read: Callable[[], object]) -> int:
     """Bytes at most that Python held for `read` at one time, beyond what was there before."""
     read()  # what is only made once, by the first call, is not its input's fault
+    gc.collect()  # nor may what that call let go be taken again uncounted
     tracemalloc.start()
     try:
         read()
