@@ -75,7 +75,7 @@ def test_one_changed_chain_is_one_restore_of_that_chain_only(kind: BackendKind) 
     changed = with_chain(ruleset(pods=("a", "b")), "npc-bi-b", ("-p tcp -m tcp --dport 80 -g npc-allow",))
     plane.sync(changed, chain_touched("npc-bi-b"))
     started = run.started[before:]
-    assert [name for name, _ in started] == [f"{command(kind, f)}-restore" for f in FAMILIES]
+    assert sorted(name for name, _ in started) == sorted(f"{command(kind, f)}-restore" for f in FAMILIES)
     for _, text in started:
         assert text.splitlines() == [
             "*filter", ":npc-bi-b - [0:0]", "-A npc-bi-b -p tcp -m tcp --dport 80 -g npc-allow", "COMMIT",
@@ -99,6 +99,14 @@ def test_a_member_change_writes_only_that_member_and_no_chain() -> None:
 
 
 @isolated
+def test_other_rules_may_tighten() -> None:
+    plane = dataplane(BackendKind.NFT)
+    plane.sync(ruleset())
+    changed = with_chain(ruleset(), "npc-bi-a", ("-p tcp -m tcp --dport 80 -g npc-allow",))
+    assert plane.sync(changed, chain_touched("npc-bi-a")).tightened
+
+
+@isolated
 def test_only_adding_members_does_not_tighten() -> None:
     plane = dataplane(BackendKind.NFT)
     plane.sync(ruleset(hosts=(1,)))
@@ -117,7 +125,7 @@ def test_order_is_sets_then_chains_then_removals(kind: BackendKind) -> None:
     assert first[0] == last[0] == "ipset"
     assert all(line.startswith(("create", "add")) for line in first[1].splitlines())
     assert all(line.startswith("destroy") for line in last[1].splitlines())
-    assert [name for name, _ in chains] == [f"{command(kind, f)}-restore" for f in FAMILIES]
+    assert sorted(name for name, _ in chains) == sorted(f"{command(kind, f)}-restore" for f in FAMILIES)
 
 
 @both
@@ -219,6 +227,16 @@ def test_a_member_that_ipset_refuses_is_isolated_and_the_rest_converges(kind: Ba
     assert_in_force(kind, good)
 
 
+@isolated
+def test_rules_of_a_set_that_refused_an_exception_are_closed_because_the_set_is_too_wide() -> None:
+    good, name = ruleset(), set_name("peers", Family.V4)
+    wide = IPSet(name, "hash:net", Family.V4, frozenset({"10.0.0.0/8", "not-an-address nomatch"}))
+    plane = dataplane(BackendKind.NFT)
+    result = plane.sync(Ruleset(good.chains, {**good.sets, name: wide}))
+    assert {f.what for f in result.failures} == {f"set {name}", "chain npc-bi-a (IPv4)"}
+    assert plane.tables[Family.V4].read().chains["npc-bi-a"] == ("-j DROP",)
+
+
 @both
 @isolated
 def test_a_set_of_another_type_is_reported_and_its_rules_are_closed(kind: BackendKind) -> None:
@@ -278,6 +296,23 @@ def test_a_lock_held_by_another_process_is_waited_for_then_reported_then_it_succ
     assert_in_force(BackendKind.LEGACY, ruleset(pods=("b",), sets=("new",)))
 
 
+@isolated
+def test_while_rules_cannot_be_written_their_sets_lose_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "LOCK_SECONDS", 1)
+    now = [0.0]
+    plane = dataplane(BackendKind.LEGACY, clock=lambda: now[0])
+    plane.sync(ruleset(hosts=(1, 2)))
+    desired = ruleset(hosts=(2, 3), pods=("b",))
+    with open("/run/xtables.lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert plane.sync(desired).pending
+        assert plane.ipsets.read()[set_name("peers", Family.V4)].members == members(Family.V4, 1, 2, 3)
+    assert plane.retry_at is not None
+    now[0] = plane.retry_at
+    plane.sync(desired, Touched())
+    assert_in_force(BackendKind.LEGACY, desired)
+
+
 @both
 @isolated
 def test_a_lock_held_for_a_moment_delays_and_nothing_fails(kind: BackendKind) -> None:
@@ -299,6 +334,7 @@ def test_a_lock_held_for_a_moment_delays_and_nothing_fails(kind: BackendKind) ->
         "{tool} -F; {tool} -X",
         "{tool} -F npc-ingress",
         "{tool} -I npc-bi-a -j ACCEPT",
+        "{tool} -A npc-bi-a -j ACCEPT",
         "{tool} -R npc-bi-a 1 -m set --match-set npc4-n1-peers dst -g npc-allow",
         "{tool} -N npc-intruder",
         "{tool} -D FORWARD -j npc-forward",

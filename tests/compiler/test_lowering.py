@@ -222,6 +222,11 @@ def test_point_06_zero_prefix_with_exceptions_is_two_halves() -> None:
     assert body.sets["npc4-n1-0-0-0-0"] == {"0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8 nomatch"}
 
 
+def test_point_06_a_half_that_is_cut_away_whole_is_not_in_the_set() -> None:
+    body = lowered(ingress(allow(block("0.0.0.0/0", "128.0.0.0/1", "10.0.0.0/8"))))
+    assert body.sets["npc4-n1-0-0-0-0"] == {"0.0.0.0/1", "10.0.0.0/8 nomatch"}
+
+
 def test_point_06_a_union_subtracts_exceptions_so_that_no_nomatch_cuts_from_a_neighbour() -> None:
     blocks = [block("10.0.0.0/30", "10.0.0.1/32"), *(block(f"192.0.2.{n}/32") for n in range(4))]
     body = lowered(ingress(allow(*blocks)))
@@ -291,6 +296,15 @@ def test_a_pods_chain_from_top_to_bottom() -> None:
     ]
 
 
+def test_what_every_forwarded_packet_meets_from_top_to_bottom() -> None:
+    assert [plain(r) for r in node_of(cluster(*BASE)).ruleset.chains[Family.V4]["npc-forward"] if "--tcp-flags" not in r] == [
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+        "-j MARK --set-xmark 0x0/0x40000",
+        "-j npc-egress",
+        "-j npc-ingress",
+    ]
+
+
 def test_point_11_rules_stand_in_the_filter_tables_forward_hook_behind_dnat() -> None:
     node = node_of(cluster(*BASE, ingress()))
     lines = render.full_iptables_text(node.ruleset, Family.V4, [f"-I {HOOK_PARENT} 1 {HOOK_RULE}"]).splitlines()
@@ -304,9 +318,10 @@ def test_point_11_rules_stand_in_the_filter_tables_forward_hook_behind_dnat() ->
 def test_point_12_remainders_of_cut_connections_are_dropped_before_any_policy() -> None:
     node = node_of(cluster(*BASE, ingress()))
     guards = [r for r in node.ruleset.chains[Family.V4]["npc-forward"] if "--tcp-flags" in r]
-    assert [r.partition("--match-set ")[2] for r in guards] == [
-        "npc4-n1-isolated-ingress src -j DROP",
-        "npc4-n1-isolated-egress dst -j DROP",
+    remainder = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m set --match-set"
+    assert guards == [
+        f"{remainder} npc4-n1-isolated-ingress src -j DROP",
+        f"{remainder} npc4-n1-isolated-egress dst -j DROP",
     ]
     assert node.ruleset.sets["npc4-n1-isolated-ingress"].members == {"10.0.1.2"}
     assert node.ruleset.sets["npc4-n1-isolated-egress"].members == frozenset()

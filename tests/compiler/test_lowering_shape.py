@@ -9,13 +9,15 @@ import pytest
 from builders import (
     allow,
     cluster,
+    conn,
     egress_policy,
+    has,
     pod,
     pods,
     policy,
     port,
 )
-from lowered import BASE, ingress, lowered, node_of
+from lowered import BASE, DB, ingress, lowered, node_of
 from netpol_compiler import render
 from netpol_compiler.addresses import Address
 from netpol_compiler.kinds import Direction, Family
@@ -24,6 +26,7 @@ from netpol_compiler.lower.node import body_chain
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.selectors import EVERYTHING
 from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
+from witnesses import RenderedNode
 
 # -- the cost of a new connection ---------------------------------------------------------------------
 
@@ -50,6 +53,17 @@ def test_many_ports_with_other_peers_are_found_by_a_tree(count: int) -> None:
     node = node_of(cluster(*BASE, *many))
     key = next(k for k in node._bodies if k.direction is Direction.INGRESS)
     assert longest_walk(node.ruleset, body_chain(key), "npc-allow") <= 1 + 4 * {10: 2, 100: 4, 1000: 5}[count]
+
+
+def test_a_tree_over_ranges_opens_each_range_from_its_first_port_to_its_last_to_its_own_peer() -> None:
+    starts = range(1000, 5000, 100)
+    sources = [pod("a", f"w{n}", f"10.1.0.{i}", labels={f"w{n}": "x"}, node="n2") for i, n in enumerate(starts)]
+    rules = [allow(pods(has(f"w{n}")), ports=[port(n, n + 49 + n // 100 % 2)]) for n in starts]
+    node = RenderedNode("n1", cluster(*BASE, *sources, policy("a", "p", {"app": "db"}, ingress=rules)))
+    for source, n in zip(sources, starts, strict=True):
+        last = n + 49 + n // 100 % 2
+        open_ports = {p for p in (n - 1, n, last, last + 1) if node.passes(conn(source, DB, p))}
+        assert open_ports == {n, last}
 
 
 @pytest.mark.parametrize(("count", "most"), [(4, 4), (16, 9), (250, 17), (1000, 25)])

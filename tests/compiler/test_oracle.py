@@ -156,19 +156,21 @@ def test_point_04_an_empty_selector_matches_all_pods_and_a_missing_one_is_none()
     ("wanted", "matching"),
     [
         (selector(one_of("tier", "x", "y")), {"x", "y"}),
-        (selector(none_of("tier", "x")), {"y", "none"}),
-        (selector(has("tier")), {"x", "y"}),
+        (selector(none_of("tier", "x")), {"y", "empty", "none"}),
+        (selector(one_of("tier", "")), {"empty"}),
+        (selector(has("tier")), {"x", "y", "empty"}),
         (selector(lacks("tier")), {"none"}),
-        (selector(has("tier"), none_of("tier", "y")), {"x"}),
+        (selector(has("tier"), none_of("tier", "y")), {"x", "empty"}),
         (selector(one_of("tier", "y"), name="y"), {"y"}),
         (selector(one_of("tier", "y"), name="x"), set()),
-        (selector(), {"x", "y", "none"}),
+        (selector(), {"x", "y", "empty", "none"}),
     ],
 )
 def test_point_05_operators_and_their_conjunction(wanted: Selector, matching: set[str]) -> None:
     sources = [
         pod("a", "x", "10.0.9.1", labels={"tier": "x", "name": "x"}),
         pod("a", "y", "10.0.9.2", labels={"tier": "y", "name": "y"}),
+        pod("a", "empty", "10.0.9.4", labels={"tier": "", "name": "empty"}),
         pod("a", "none", "10.0.9.3", labels={"name": "none"}),
     ]
     objects = cluster(*sources, DB, policy("a", "p", {"app": "db"}, ingress=[allow(pods(*wanted.requirements))]))

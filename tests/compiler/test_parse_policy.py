@@ -212,6 +212,10 @@ def test_ports_are_numbers_names_ranges_or_a_whole_protocol(port: str, value: Po
         ("{port: 80, protocol: ICMP}", ".protocol"),
         ("{port: 80, protocol: 6}", ".protocol"),
         ("{port: 80, hostPort: 80}", ".hostPort"),
+        ("{port: http, hostPort: 80}", ".hostPort"),
+        ("{hostPort: 80}", ".hostPort"),
+        ("{port: http, protocol: tcp}", ".protocol"),
+        ("{protocol: tcp}", ".protocol"),
     ],
 )
 def test_a_port_that_is_not_understood_allows_nothing_and_says_where(port: str, field: str) -> None:

@@ -34,11 +34,11 @@ def test_after_410_a_new_list_tells_what_came_changed_and_went(how):
 def test_an_empty_list_after_a_full_one_takes_nothing_away_unless_the_next_agrees():
     full = answer(page(5, thing("a", 1), thing("b", 2)))
     lists = [full, answer(page(90)), full, answer(page(91))]
-    heard, _ = follow(
-        OddApi(lists, [stream(("ERROR", status(410)))] * 2 + [stream(then="hang")]), lambda h, _: not h.there and bool(h.words)
-    )
+    api = OddApi(lists, [stream(("ERROR", status(410)))] * 2 + [stream(then="hang")])
+    heard, _ = follow(api, lambda h, _: not h.there and bool(h.words))
     # The first empty list was contradicted by the list that was to confirm it; the second one was not.
     assert heard.words == ["+a@1", "+b@2", "-a", "-b"] or heard.words == ["+a@1", "+b@2", "-b", "-a"]
+    assert sum("watch" not in query for query in api.asked) == 5, "each empty list was followed by one that was to confirm it"
 
 
 def test_a_list_whose_pages_expire_in_the_middle_begins_anew():

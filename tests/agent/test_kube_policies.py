@@ -1,0 +1,42 @@
+"""What an agent makes of CompiledPolicies that a list and a watch tell of in any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builders import key, policy
+from netpol_agent.complaints import Complaints
+from netpol_agent.kube_policies import PolicyStore
+from netpol_compiler import wire
+from netpol_compiler.translate import translate
+
+KEY = key("shop/p")
+
+
+def told(version: int, app: str) -> dict[str, Any]:
+    spec = wire.policy_to_wire(translate(policy("shop", "p", {"app": app})).policy)
+    return {"metadata": {"namespace": "shop", "name": "p", "resourceVersion": str(version)}, "spec": spec}
+
+
+def selects(store: PolicyStore) -> str:
+    published = store.get(KEY)
+    return published.policy.pod_selector.words if published else "nothing"
+
+
+def test_an_older_state_that_comes_late_changes_nothing() -> None:
+    store = PolicyStore(Complaints())
+    store.open("shop", 0.0)
+    assert store.put(told(5, "new"), 0.0) == KEY
+    assert store.put(told(4, "old"), 1.0) is None
+    assert selects(store) == "app=new" and store.held("shop") == {KEY: 5}
+    assert store.put(told(6, "newer"), 2.0) == KEY
+    assert selects(store) == "app=newer"
+
+
+def test_after_a_deletion_a_name_begins_anew() -> None:
+    store = PolicyStore(Complaints())
+    store.open("shop", 0.0)
+    store.put(told(5, "old"), 0.0)
+    store.gone(KEY)
+    assert selects(store) == "nothing"
+    assert store.put(told(3, "restored"), 1.0) == KEY and selects(store) == "app=restored"

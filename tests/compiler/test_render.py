@@ -1,0 +1,62 @@
+"""Values to restore text: the exact lines, and the order in which no line of them opens what must stay shut."""
+
+from __future__ import annotations
+
+from netpol_compiler import render
+from netpol_compiler.kinds import Family
+from netpol_compiler.lower import rules
+from netpol_compiler.restored import node_text
+from netpol_compiler.ruleset import IPSet, Ruleset
+
+MEMBERS = ("10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.3", "9.0.0.0/8 nomatch")
+
+
+def test_a_set_is_made_for_its_family_and_for_a_million_members() -> None:
+    line = render.create_set(IPSet("npc4-x", "hash:net", Family.V4))
+    assert line == "create npc4-x hash:net family inet maxelem 1048576 -exist"
+    assert render.create_set(IPSet("npc6-x", "hash:ip,port", Family.V6)).split()[2:5] == ["hash:ip,port", "family", "inet6"]
+
+
+def test_exceptions_come_before_their_block_and_go_after_it() -> None:
+    assert render.add_members("s", MEMBERS) == [
+        "add s 10.1.0.0/16 nomatch -exist",
+        "add s 9.0.0.0/8 nomatch -exist",
+        "add s 10.0.0.0/8 -exist",
+        "add s 10.1.2.3 -exist",
+    ]
+    assert render.delete_members("s", MEMBERS) == [
+        "del s 10.0.0.0/8 -exist",
+        "del s 10.1.2.3 -exist",
+        "del s 10.1.0.0/16 -exist",
+        "del s 9.0.0.0/8 -exist",
+    ]
+
+
+def test_a_transaction_declares_fills_hooks_and_then_deletes() -> None:
+    text = render.chains_transaction({"b": ("-j a",), "a": ("-j DROP", "-j RETURN")}, ["old", "c"], ["-I FORWARD 1 -j b"])
+    assert text.splitlines() == [
+        "*filter",
+        ":a - [0:0]",
+        ":b - [0:0]",
+        ":c - [0:0]",
+        ":old - [0:0]",
+        "-A a -j DROP",
+        "-A a -j RETURN",
+        "-A b -j a",
+        "-I FORWARD 1 -j b",
+        "-X c",
+        "-X old",
+        "COMMIT",
+    ]
+    assert render.chains_transaction({}) == ""
+
+
+def test_a_node_from_nothing_has_the_hook_first_of_forward() -> None:
+    texts = node_text(Ruleset({family: {"npc-forward": ()} for family in Family})).iptables
+    assert [text.splitlines()[-2] for text in texts.values()] == ["-I FORWARD 1 -j npc-forward"] * 2
+
+
+def test_nothing_in_a_comment_ends_its_quotes() -> None:
+    for odd in "\"'\\`$\n\tä":
+        assert rules.comment(f"a{odd}b") == '-m comment --comment "a?b"'
+    assert len(rules.comment("x" * 1000)) == len('-m comment --comment ""') + rules.MAX_COMMENT
