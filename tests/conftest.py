@@ -1,4 +1,5 @@
-"""What all tests share: those marked `kernel` run where the machine allows namespaces, and say so where it does not."""
+"""What all tests share: those marked `kernel` run where the machine allows namespaces, and say so where it does not; random
+tests are marked `searching`, and search as far as the profile says (`support/search.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ import subprocess
 from functools import cache
 
 import pytest
+from hypothesis import is_hypothesis_test
+
+from search import SECONDS, load_profiles, shuffled, time_is_over
+
+load_profiles()
 
 _PROBE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c", "ip link set lo up && mount -t tmpfs none /mnt")
 
@@ -21,8 +27,23 @@ def _namespaces_refused() -> str:
     return "" if probe.returncode == 0 else probe.stderr.strip() or f"{_PROBE[0]} failed with {probe.returncode}"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "searching: tries random examples; set by itself on every test of Hypothesis")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("searching")
+            item.add_marker(pytest.mark.timeout(SECONDS))
+    shuffled(items)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a kernel test where namespaces are forbidden; fail it there if NPCTL_REQUIRE_KERNEL is set, as in CI."""
+    if time_is_over() and item.get_closest_marker("searching"):
+        pytest.skip("the time is over")
     if item.get_closest_marker("kernel") is None or not (reason := _namespaces_refused()):
         return
     message = f"this machine forbids user namespaces: {reason}"

@@ -104,6 +104,14 @@ class Cut:
     problem: str = ""
 
 
+def _flow_of(entry: Entry) -> Flow | None:
+    """None for an entry of a shape that we do not know: it is left alone."""
+    try:
+        return entry.flow()
+    except ValueError:
+        return None
+
+
 def cut_refused(families: tuple[Family, ...], local: frozenset[Address], refused: Callable[[Flow], bool]) -> Cut:
     """Delete the entries that touch a `local` address and are `refused`.
 
@@ -123,7 +131,8 @@ def cut_refused(families: tuple[Family, ...], local: frozenset[Address], refused
                     ends = entry.ends()
                     if interesting.isdisjoint(ends) or not own.isdisjoint(ends):
                         continue
-                    if all(ends) and refused(entry.flow()):
+                    flow = _flow_of(entry)
+                    if flow is not None and refused(flow):
                         found.append(entry)
                 deleted += sum(delete(link, entry) for entry in found)
     except OSError as error:

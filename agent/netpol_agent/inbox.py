@@ -16,6 +16,7 @@ from typing import TypeVar
 from netpol_agent.source import Delta
 from netpol_compiler.ir import AddressSet, CompiledPolicy
 from netpol_compiler.objects import Key, Pod
+from netpol_kube.resources import version_number
 
 T = TypeVar("T")
 
@@ -97,8 +98,8 @@ class Inbox:
             sets_down=_down(step.sets),
             policies_up=_up(step.policies),
             policies_down=_down(step.policies),
-            objects_revision=_number(revisions.get("pods", "")),
-            ir_revision=_number(revisions.get("compiledPolicies", "")),
+            objects_revision=version_number(revisions.get("pods", "")),
+            ir_revision=version_number(revisions.get("compiledPolicies", "")),
             revisions=revisions,
         )
 
@@ -112,8 +113,3 @@ def _up(values: Mapping[Key, T | None] | Mapping[str, T | None]) -> tuple[T, ...
 
 def _down(values: Mapping[T, object | None]) -> tuple[T, ...]:
     return tuple(k for k, v in values.items() if v is None)
-
-
-def _number(version: str) -> int:
-    """A resourceVersion as a number to show; 0: unknown."""
-    return int(version) if version.isdigit() else 0

@@ -112,5 +112,7 @@ def member_data(words: Sequence[str]) -> bytes:
         data += attribute(_CIDR, bytes([int(prefix)]))
     if service:
         protocol, _, port = service.partition(":")
+        if not 0 <= int(port) <= 65535:
+            raise ValueError(f"not a port: {port}")
         data += attribute(_PORT | _BIG_ENDIAN, int(port).to_bytes(2, "big")) + attribute(_PROTO, bytes([_PROTOCOLS[protocol]]))
     return data + (attribute(_FLAGS | _BIG_ENDIAN, _NOMATCH) if "nomatch" in options else b"")

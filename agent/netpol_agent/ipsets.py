@@ -46,7 +46,7 @@ class LineFailure:
 
 
 def parse_save(text: str) -> dict[str, IPSet]:
-    """Our sets in what `ipset save` printed."""
+    """Our sets in what `ipset save` printed. Raises KernelError when a line is cut off."""
     found: dict[str, tuple[str, Family, set[str]]] = {}
     for line in text.splitlines():
         verb, _, rest = line.partition(" ")
@@ -54,7 +54,9 @@ def parse_save(text: str) -> dict[str, IPSet]:
         if not name.startswith(PREFIXES):
             continue
         if verb == "create":
-            kind, *options = rest.split()
+            kind, *options = rest.split() or [""]
+            if not kind:
+                raise KernelError(f"ipset save printed a set without its type: {line}")
             found[name] = (kind, Family.V6 if "inet6" in options else Family.V4, set())
         elif verb == "add" and name in found:
             found[name][2].add(rest)

@@ -16,6 +16,7 @@ from netpol_agent.complaints import Complaints
 from netpol_compiler import wire
 from netpol_compiler.ir import CompiledPolicy
 from netpol_compiler.objects import Key
+from netpol_kube.resources import version_number
 
 Json = Mapping[str, Any]
 
@@ -46,14 +47,17 @@ class PolicyStore:
 
     def put(self, data: Json, now: float) -> Key | None:
         """A policy as the API has it. Returns its key, or None when nothing changed but its status, or it is older than ours."""
-        version = str(data["metadata"].get("resourceVersion") or "")
+        version = version_number(data["metadata"].get("resourceVersion"))
         key = Key(str(data["metadata"].get("namespace") or ""), str(data["metadata"]["name"]))
-        if version.isdigit():
+        if version:
             # A list and the watch tell of one object, in any order.
-            if int(version) < self._versions.get(key, 0):
+            if version < self._versions.get(key, 0):
                 return None
-            self._versions[key] = int(version)
-        content = wire.to_bytes({"spec": data.get("spec")})
+            self._versions[key] = version
+        try:
+            content = wire.to_bytes({"spec": data.get("spec")})
+        except wire.WireError:
+            content = wire.to_bytes({"spec": None})  # nothing here will ever be able to read it
         held = self._bytes.setdefault(key.namespace, {})
         if held.get(key.name) == content:
             return None
@@ -144,4 +148,4 @@ def _sealed(key: Key, spec: object) -> Published | None:
 def _needs(value: object) -> Mapping[str, int]:
     if not isinstance(value, dict):
         return {}
-    return {str(name): int(version) for name, version in value.items() if str(version).isdigit()}
+    return {str(name): version_number(str(version)) for name, version in value.items()}

@@ -15,18 +15,12 @@ from typing import Any
 from netpol_agent.complaints import Complaints
 from netpol_compiler import wire
 from netpol_compiler.ir import AddressSet
-from netpol_kube.resources import SET_LABEL, document_of
+from netpol_kube.resources import SET_LABEL, document_of, version_number
 
 Json = Mapping[str, Any]
 
 PATIENCE = 1.0
 """Seconds for which a set may lack a slice before that is a problem: slices are written one after the other."""
-
-
-def version_of(data: Json) -> int:
-    """An object's resourceVersion, which the API promises to be comparable as a number (KEP-5504); 0 when it is none."""
-    version = str((data.get("metadata") or {}).get("resourceVersion") or "")
-    return int(version) if version.isdigit() else 0
 
 
 @dataclass(slots=True)
@@ -69,7 +63,7 @@ class SetStore:
         object_name = str(metadata["name"])
         name = str((metadata.get("labels") or {}).get(SET_LABEL) or object_name.rpartition(".")[0])
         known = self._sets.setdefault(name, _Set())
-        old, version = known.slices.get(object_name), version_of(data)
+        old, version = known.slices.get(object_name), version_number(metadata.get("resourceVersion"))
         if old is not None:
             old.watched = old.watched or watched
             if version and version <= old.version:
@@ -79,6 +73,7 @@ class SetStore:
             index, count = document["slice"], document["slices"]
             if type(index) is not int or type(count) is not int or not 0 <= index < count or document["name"] != name:
                 raise wire.WireError("slice, slices and name do not fit together")
+            content = wire.to_bytes(document)
         except (wire.WireError, KeyError) as error:
             self._complaints.say(
                 f"addressset {object_name}", f"addressset {object_name}: {error}; its last good state stays", now
@@ -90,7 +85,6 @@ class SetStore:
         known.refused.discard(object_name)
         self._owners[object_name] = name
         known.version = max(known.version, version)
-        content = wire.to_bytes(document)
         if old is not None and old.content == content:
             old.version = version  # only its labels changed, which say who needs it
             return name
@@ -171,7 +165,7 @@ class SetStore:
     def _refresh(self, name: str, known: _Set, now: float) -> None:
         slices = sorted(known.slices.values(), key=lambda s: s.index)
         count = slices[0].count
-        if [s.index for s in slices] != list(range(count)) or any(s.count != count for s in slices):
+        if len(slices) != count or any((s.index, s.count) != (i, count) for i, s in enumerate(slices)):
             words = f"set {name}: {len(slices)} slices of {count} are here; its last good state stays"
             self._complaints.say(f"set {name}", words, now, PATIENCE)
             return

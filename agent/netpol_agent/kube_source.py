@@ -22,7 +22,7 @@ from netpol_agent.inbox import Inbox
 from netpol_agent.kube_inputs import NodeInputs
 from netpol_agent.source import Delta
 from netpol_compiler.objects import Key
-from netpol_kube.client import ApiClient, ApiError, KubeError
+from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Reflector
 from netpol_kube.resources import (
     ADDRESS_SETS,
@@ -33,6 +33,7 @@ from netpol_kube.resources import (
     compiled_policies_path,
     compiled_policy_path,
     span_label,
+    version_number,
 )
 
 log = logging.getLogger("agent")
@@ -153,7 +154,7 @@ class KubeSource:
         now = self._loop.time()
         if all(r.synced for r in self._reflectors):
             self._inputs.synced(now)
-        self._inputs.watermark = _number(self._sets.resource_version) or self._inputs.watermark
+        self._inputs.watermark = version_number(self._sets.resource_version) or self._inputs.watermark
         self._inputs.revisions = {
             "pods": self._pods.resource_version,
             "addressSets": self._sets.resource_version,
@@ -189,7 +190,7 @@ class KubeSource:
             log.warning("fetching set %s: %s", name, error)
             self._inputs.unfetched(name, RETRY_SECONDS, self._loop.time())
         else:
-            self._inputs.fetched(name, items, _number(version), self._loop.time())
+            self._inputs.fetched(name, items, version_number(version), self._loop.time())
         self._settle_soon()
 
     async def _ask(self, namespace: str) -> None:
@@ -205,7 +206,7 @@ class KubeSource:
             log.warning("listing the policies of namespace %s: %s", namespace, error)
             self._inputs.known.unlisted(namespace, RETRY_SECONDS, self._loop.time())
         else:
-            self._inputs.listed(namespace, items, _number(version), self._loop.time())
+            self._inputs.listed(namespace, items, version_number(version), self._loop.time())
         self._settle_soon()
 
     async def _confirm(self, key: Key) -> None:
@@ -216,7 +217,8 @@ class KubeSource:
         while True:
             version = self._policies.resource_version
             try:
-                data = await self._client.get(compiled_policy_path(key), **({"resourceVersion": version} if version else {}))
+                path = compiled_policy_path(key)
+                data = checked_object(path, await self._client.get(path, **({"resourceVersion": version} if version else {})))
             except ApiError as error:
                 if error.is_not_found:
                     self._inputs.gone_policy(key, self._loop.time())
@@ -250,7 +252,3 @@ class _Sink:
     def __init__(self, put: Callable[[Json], None], gone: Callable[[str, str], None]) -> None:
         self.put = put
         self.gone = gone
-
-
-def _number(version: str) -> int:
-    return int(version) if version.isdigit() else 0

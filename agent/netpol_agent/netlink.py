@@ -6,6 +6,7 @@ In and out: bytes of messages and attributes (host byte order for headers, netwo
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
+_LAST_ERROR = 4095
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF  # without the "nested" and "network order" bits
@@ -38,15 +40,21 @@ class Netlink:
         many = bool(flags & NLM_F_DUMP)
         while True:
             data = self._socket.recv(_BUFFER)
+            if not data:
+                raise OSError(errno.EPIPE, "the netlink socket was closed")
             offset = 0
             while offset + _HEADER.size <= len(data):
                 length, answer, _, sequence, _ = _HEADER.unpack_from(data, offset)
+                if not _HEADER.size <= length <= len(data) - offset:
+                    raise OSError(errno.EBADMSG, f"a netlink message of {length} bytes, where {len(data) - offset} are left")
                 body = data[offset + _HEADER.size : offset + length]
                 offset += (length + 3) & ~3
                 if sequence != self._sequence:
                     continue  # the rest of an answer that nobody waits for any more
                 if answer in (_ERROR, _DONE):
                     number = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                    if not 0 <= number <= _LAST_ERROR:
+                        raise OSError(errno.EBADMSG, f"a netlink error of number {number}")
                     if number:
                         raise OSError(number, os.strerror(number))
                     return

@@ -54,6 +54,9 @@ class Labels(Mapping[str, str]):
     def __eq__(self, other: object) -> bool:
         return self._items == other._items if isinstance(other, Labels) else NotImplemented
 
+    def __reduce__(self) -> tuple[type[Labels], tuple[dict[str, str]]]:
+        return Labels, (self._items,)  # hashes of texts differ from process to process
+
     def __repr__(self) -> str:
         return "Labels(" + ",".join(f"{k}={v}" for k, v in self._items.items()) + ")"
 

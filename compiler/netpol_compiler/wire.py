@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from netpol_compiler.addresses import Address, Network, parse_address, parse_network
+from netpol_compiler.fields import shorten
 from netpol_compiler.ir import AddressSet, CompiledPolicy, CompiledRule, Endpoint, SetKind, SetSpec
 from netpol_compiler.kinds import Direction, Protocol
 from netpol_compiler.objects import IPBlock, Key, NamedPort, PortRange, Rejected
 from netpol_compiler.selectors import Operator, Requirement, Selector, make_selector
 
 SCHEMA = 1
+LAST_PORT = 65535
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -29,8 +32,11 @@ class WireError(ValueError):
 
 
 def to_bytes(document: Json) -> bytes:
-    """Canonical bytes of a document."""
-    return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+    """Canonical bytes of a document. Raises WireError for one that is nested too deeply."""
+    try:
+        return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise WireError("nested too deeply") from error
 
 
 def from_bytes(content: bytes) -> Json:
@@ -119,11 +125,11 @@ def _policy(document: Json) -> CompiledPolicy:
         key=key,
         uid=_text(document["uid"]),
         pod_selector=_selector(document["podSelector"]),
-        directions=frozenset(Direction(d) for d in document["directions"]),
-        rules=tuple(_rule(r) for r in document["rules"]),
+        directions=frozenset(Direction(d) for d in _list(document["directions"])),
+        rules=tuple(_rule(r) for r in _list(document["rules"])),
         rejected=tuple(
-            Rejected(_text(r["kind"]), key.namespace, key.name, tuple(r["path"]), _text(r["reason"]))
-            for r in document["rejected"]
+            Rejected(_text(r["kind"]), key.namespace, key.name, tuple(map(_step, _list(r["path"]))), _text(r["reason"]))
+            for r in _list(document["rejected"])
         ),
         digest=_text(document["digest"]),
     )
@@ -134,19 +140,24 @@ def _rule(document: Json) -> CompiledRule:
         raise WireError("a rule's sets and blocks are null together or not at all")
     return CompiledRule(
         direction=Direction(document["direction"]),
-        index=int(document["index"]),
-        sets=None if document["sets"] is None else tuple(map(_text, document["sets"])),
-        blocks=None if document["blocks"] is None else tuple(_block(b) for b in document["blocks"]),
-        ports=None
-        if document["ports"] is None
-        else tuple(PortRange(Protocol(p["protocol"]), int(p["first"]), int(p["last"])) for p in document["ports"]),
-        named_ports=tuple(map(_named_port, document["namedPorts"])),
-        endpoints=tuple(map(_text, document["endpoints"])),
+        index=_integer(document["index"]),
+        sets=None if document["sets"] is None else tuple(map(_text, _list(document["sets"]))),
+        blocks=None if document["blocks"] is None else tuple(_block(b) for b in _list(document["blocks"])),
+        ports=None if document["ports"] is None else tuple(_range(p) for p in _list(document["ports"])),
+        named_ports=tuple(map(_named_port, _list(document["namedPorts"]))),
+        endpoints=tuple(map(_text, _list(document["endpoints"]))),
     )
 
 
+def _range(document: Json) -> PortRange:
+    first, last = _integer(document["first"], LAST_PORT), _integer(document["last"], LAST_PORT)
+    if first > last:
+        raise WireError(f"ports from {first} to {last}")
+    return PortRange(Protocol(document["protocol"]), first, last)
+
+
 def _block(document: Json) -> IPBlock:
-    return IPBlock(_network(document["cidr"]), tuple(_network(e) for e in document["except"]))
+    return IPBlock(_network(document["cidr"]), tuple(_network(e) for e in _list(document["except"])))
 
 
 # -- selectors and specs -------------------------------------------------------------------------------
@@ -157,7 +168,9 @@ def _selector_to_wire(selector: Selector) -> list[Json]:
 
 
 def _selector(document: Sequence[Json]) -> Selector:
-    return make_selector(Requirement(_text(r["key"]), Operator(r["operator"]), tuple(map(_text, r["values"]))) for r in document)
+    return make_selector(
+        Requirement(_text(r["key"]), Operator(r["operator"]), tuple(map(_text, _list(r["values"])))) for r in _list(document)
+    )
 
 
 def _spec_to_wire(spec: SetSpec) -> Json:
@@ -205,16 +218,23 @@ def slices_from_wire(documents: Sequence[Json]) -> AddressSet:
 
 def _set(documents: Sequence[Json]) -> AddressSet:
     first = documents[0]
-    if {d["slice"] for d in documents} != set(range(first["slices"])) or any(d["slices"] != first["slices"] for d in documents):
-        raise WireError(f"set {first['name']}: {len(documents)} slices of {first['slices']} are here")
+    count = _integer(first["slices"])
+    there = {_integer(d["slice"]) for d in documents}
+    if len(there) != count or max(there) != count - 1 or any(d["slices"] != count for d in documents):
+        raise WireError(f"set {first['name']}: {len(documents)} slices of {count} are here")
     spec = _spec(first["selects"])
-    members = frozenset(_member(spec.kind, m) for d in documents for m in d["members"])
+    members = frozenset(_member(spec.kind, m) for d in documents for m in _list(d["members"]))
     return AddressSet(_text(first["name"]), spec, members)  # type: ignore[arg-type]  # one kind per set, by its spec
 
 
 def members_from_wire(document: Json) -> frozenset[Address | Endpoint]:
     """The members in one slice. Raises WireError."""
-    return _reading("set", lambda: frozenset(_member(_spec(document["selects"]).kind, m) for m in document["members"]))
+    return _reading("set", lambda: _members(document))
+
+
+def _members(document: Json) -> frozenset[Address | Endpoint]:
+    kind = _spec(document["selects"]).kind
+    return frozenset(_member(kind, m) for m in _list(document["members"]))
 
 
 def member_to_wire(member: Address | Endpoint) -> str:
@@ -226,9 +246,9 @@ def member_to_wire(member: Address | Endpoint) -> str:
 
 def _member(kind: SetKind, text: str) -> Address | Endpoint:
     if kind is SetKind.ADDRESS:
-        return parse_address(text)
-    address, protocol, port = text.split(",")
-    return Endpoint(parse_address(address), Protocol(protocol), int(port))
+        return parse_address(_text(text))
+    address, protocol, port = _text(text).split(",")
+    return Endpoint(parse_address(address), Protocol(protocol), _integer(int(port), LAST_PORT))
 
 
 # -- helpers -------------------------------------------------------------------------------------------
@@ -236,8 +256,25 @@ def _member(kind: SetKind, text: str) -> Address | Endpoint:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise WireError(f"{value!r} where text belongs")
+        raise WireError(f"{shorten(repr(value))} where text belongs")
     return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise WireError(f"{shorten(repr(value))} where a list belongs")
+    return list(value)
+
+
+def _integer(value: object, last: int = sys.maxsize) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= last:
+        raise WireError(f"{shorten(repr(value))} where a number from 0 to {last} belongs")
+    return value
+
+
+def _step(value: object) -> str | int:
+    """One part of a path."""
+    return value if isinstance(value, str) else _integer(value)
 
 
 def _network(text: str) -> Network:
@@ -250,5 +287,5 @@ def _reading(what: str, read: Callable[[], T]) -> T:
         return read()
     except WireError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WireError(f"{what}: {type(error).__name__}: {error}") from error

@@ -72,6 +72,7 @@ class _Built:
     value: Any
     lines: Lines
     size: int  # values in it, aliases counted with all that they repeat
+    height: int = 0  # levels below it; aliases bring theirs along
 
 
 def read_documents(text: str) -> Iterator[RawDocument]:
@@ -141,39 +142,43 @@ class _DocumentReader:
         elif isinstance(event, yaml.SequenceStartEvent):
             built = self._sequence(line, depth)
         else:
-            return self._alias(event.anchor, line)
+            return self._alias(event.anchor, line, depth)
         if event.anchor:
             self._anchors[event.anchor] = built  # only now, so that no value can contain itself
         return built
 
-    def _alias(self, anchor: str, line: int) -> _Built:
+    def _alias(self, anchor: str, line: int, depth: int) -> _Built:
         built = self._anchors.get(anchor)
         if built is None:
             raise _Unusable(line, f"alias *{anchor} refers to nothing before it, or to a value that contains it")
+        if depth + built.height > MAX_DEPTH:
+            raise _Unusable(line, f"nested deeper than {MAX_DEPTH} levels by *{anchor}")
         self._aliased += built.size
         if self._aliased > MAX_ALIASED:
             raise _Unusable(line, f"aliases repeat more than {MAX_ALIASED} values; write them out, or make several files")
         return built
 
     def _sequence(self, line: int, depth: int) -> _Built:
-        values, lines, size = [], list[Lines](), 1
+        values, lines, size, height = [], list[Lines](), 1, 0
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             built = self._build(event, depth + 1)
             values.append(built.value)
             lines.append(built.lines)
             size += built.size
-        return _Built(values, (line, lines), size)
+            height = max(height, built.height + 1)
+        return _Built(values, (line, lines), size, height)
 
     def _mapping(self, line: int, depth: int) -> _Built:
         values: dict[str, Any] = {}
         lines: dict[str, Lines] = {}
         merged: list[tuple[int, _Built]] = []
-        size = 1
+        size, height = 1, 0
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key_line = event.start_mark.line + 1
             key = self._key(event, key_line)
             built = self._build(self._next(), depth + 1)
             size += built.size
+            height = max(height, built.height + 1)
             if key == "<<":
                 merged.append((key_line, built))
             elif key in values:
@@ -184,7 +189,7 @@ class _DocumentReader:
                 lines[key] = (key_line, built.lines[1])
         for key_line, built in merged:
             _merge(built, key_line, values, lines)
-        return _Built(values, (line, lines), size)
+        return _Built(values, (line, lines), size, height)
 
     def _key(self, event: Any, line: int) -> str:
         if not isinstance(event, yaml.ScalarEvent):

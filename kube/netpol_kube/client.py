@@ -26,7 +26,10 @@ SILENCE_SECONDS = 90.0
 the API server started."""
 WATCH_SECONDS = (240, 480)
 """The server ends a watch after a time between these, so that a cluster's watches do not all come again at once."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds for which a server may ask to be left alone."""
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+_TEXTS = ("name", "namespace", "uid", "resourceVersion")
 PATCH_KINDS = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -127,20 +130,31 @@ class ApiClient:
         return await self._json("DELETE", path, params, body)
 
     async def pages(self, path: str, *, limit: int = 500, metadata_only: bool = False, **params: str) -> AsyncIterator[Page]:
-        """A list, page by page, all of one moment. Raises ApiError with `is_gone` when that moment is too long ago."""
+        """A list, page by page, all of one moment. Raises ApiError with `is_gone` when that moment is too long ago.
+
+        The server makes the next page while the reader looks at this one.
+        """
         headers = {"Accept": _METADATA.format("List")} if metadata_only else {}
-        query = {**params, "limit": str(limit)}
-        while True:
-            data = await self._json("GET", path, query, headers=headers)
-            # An empty list of metadata is spelled null.
-            metadata, items = data.get("metadata"), data.get("items") if data.get("items") is not None else []
-            if not isinstance(metadata, dict) or "items" not in data or not isinstance(items, list):
-                raise ProtocolError(f"{path}: not a list")
-            yield Page(items, str(metadata.get("resourceVersion") or ""))
-            token = metadata.get("continue")
-            if not token:
-                return
-            query = {**params, "limit": str(limit), "continue": token}
+
+        def asked(**more: str) -> asyncio.Task[Json]:
+            return asyncio.create_task(self._json("GET", path, {**params, "limit": str(limit), **more}, headers=headers))
+
+        request, token = asked(), None
+        try:
+            while True:
+                items, metadata = _page(path, await request)
+                last, token = token, metadata.get("continue")
+                if token and (not isinstance(token, str) or token == last):
+                    raise ProtocolError(f"{path}: a list that goes on where it was")
+                if token:
+                    request = asked(**{"continue": token})
+                yield Page(items, _text(metadata.get("resourceVersion")))
+                if not token:
+                    return
+        finally:
+            # Whoever stops reading does not hear what becomes of the page that he has not waited for.
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
 
     async def watch(
         self, path: str, resource_version: str, metadata_only: bool = False, **params: str
@@ -176,7 +190,7 @@ class ApiClient:
             raise _error(response, content)
         try:
             data = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(f"{method} {path}: not JSON: {error}") from error
         if not isinstance(data, dict):
             raise ProtocolError(f"{method} {path}: not a JSON object")
@@ -227,32 +241,63 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             parts.append(rest)
 
 
+def _page(path: str, data: Json) -> tuple[list[Json], Json]:
+    """The items and the metadata of a list. Raises ProtocolError."""
+    # An empty list of metadata is spelled null.
+    metadata, items = data.get("metadata"), data.get("items") if data.get("items") is not None else []
+    if not isinstance(metadata, dict) or "items" not in data or not isinstance(items, list):
+        raise ProtocolError(f"{path}: not a list")
+    for item in items:
+        checked_object(path, item)
+    return items, metadata
+
+
 def _event(path: str, line: bytes) -> tuple[str, Json]:
     try:
         event = json.loads(line)
         kind, data = event["type"], event["object"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProtocolError(f"watch {path}: not an event: {line[:80]!r}") from error
-    if not isinstance(data, dict):
-        raise ProtocolError(f"watch {path}: an event without an object")
-    if kind == "ERROR":
-        raise ApiError(int(data.get("code") or 500), str(data.get("reason") or ""), str(data.get("message") or "watch ended"))
-    return str(kind), data
+    if kind == "ERROR" and isinstance(data, dict):
+        code, message = data.get("code"), _text(data.get("message"))
+        raise ApiError(code if type(code) is int else 500, _text(data.get("reason")), message or "watch ended")
+    return str(kind), checked_object(f"watch {path}", data, named=kind != "BOOKMARK")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def checked_object(where: str, data: object, named: bool = True) -> Json:
+    """`data` itself, whose metadata are what the API promises; the rest is for whoever parses it. Raises ProtocolError."""
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(metadata, dict):
+        raise ProtocolError(f"{where}: {type(data).__name__} without metadata in place of an object")
+    for name in _TEXTS:
+        if not isinstance(metadata.get(name, ""), str | None):
+            raise ProtocolError(f"{where}: an object whose metadata.{name} is no text")
+    if named and not metadata.get("name"):
+        raise ProtocolError(f"{where}: an object without metadata.name (uid {metadata.get('uid')!r:.80})")
+    labels = metadata.get("labels")
+    if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
+        raise ProtocolError(f"{where}: an object whose metadata.labels are no texts by name")
+    return data
 
 
 def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
     """What the server said, from its Status object or whatever stands in between (a proxy's page)."""
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     status = data if isinstance(data, dict) else {}
-    message = str(status.get("message") or content[:200].decode(errors="replace").strip() or response.reason or "")
+    message = str(_text(status.get("message")) or content[:200].decode(errors="replace").strip() or response.reason or "")
     try:
-        retry_after = float(response.headers.get("Retry-After") or 0)
+        # In this order NaN is 0.
+        retry_after = min(LONGEST_RETRY_AFTER, max(0.0, float(response.headers.get("Retry-After") or 0)))
     except ValueError:
         retry_after = 0.0
-    return ApiError(response.status, str(status.get("reason") or ""), message, retry_after)
+    return ApiError(response.status, _text(status.get("reason")), message, retry_after)
 
 
 def _words(error: BaseException) -> str:

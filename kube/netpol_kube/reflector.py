@@ -159,7 +159,7 @@ class Reflector:
 
     async def _watch(self) -> None:
         async for kind, data in self._client.watch(self.path, self.resource_version, self._metadata_only, **self._params):
-            version = (data.get("metadata") or {}).get("resourceVersion")
+            version = data["metadata"].get("resourceVersion")
             if not isinstance(version, str):
                 raise ProtocolError(f"watch {self.path}: an event without a resourceVersion")
             if kind in ("ADDED", "MODIFIED"):
@@ -185,12 +185,9 @@ class Reflector:
 
 
 def identity_of(data: Json) -> Identity:
-    """Namespace and name of an object. Raises ProtocolError where there are none."""
-    metadata = data.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
-        raise ProtocolError(f"an object without metadata.name: {str(data)[:80]}")
-    return str(metadata.get("namespace") or ""), name
+    """Namespace and name of an object that a list or a watch brought."""
+    metadata = data["metadata"]
+    return metadata.get("namespace") or "", metadata["name"]
 
 
 async def identities(client: ApiClient, path: str, **params: Any) -> dict[Identity, tuple[str, str]]:
@@ -198,6 +195,6 @@ async def identities(client: ApiClient, path: str, **params: Any) -> dict[Identi
     found: dict[Identity, tuple[str, str]] = {}
     async for page in client.pages(path, metadata_only=True, **params):
         for data in page.items:
-            metadata = data.get("metadata") or {}
+            metadata = data["metadata"]
             found[identity_of(data)] = (str(metadata.get("uid") or ""), str(metadata.get("resourceVersion") or ""))
     return found

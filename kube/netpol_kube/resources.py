@@ -34,6 +34,7 @@ NETWORK_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 
 SET_LABEL = f"{GROUP}/set"
 SPAN_PREFIX = f"span.{GROUP}/b"
+_LONGEST_VERSION = 20
 BUCKETS = 256
 """Buckets of nodes: an object's labels stay bounded however many nodes there are."""
 
@@ -58,7 +59,14 @@ def span_labels(buckets: Iterable[int]) -> dict[str, str]:
 def span_of(labels: Mapping[str, str]) -> frozenset[int]:
     """The buckets that an object's labels name."""
     numbers = (label.removeprefix(SPAN_PREFIX) for label in labels if label.startswith(SPAN_PREFIX))
-    return frozenset(int(n) for n in numbers if n.isdigit())
+    return frozenset(int(n) for n in numbers if n.isascii() and n.isdigit() and len(n) <= len(str(BUCKETS)))
+
+
+def version_number(text: object) -> int:
+    """A resourceVersion, which the API promises to be comparable as a number (KEP-5504); 0 for what is none."""
+    if not isinstance(text, str) or len(text) > _LONGEST_VERSION or not (text.isascii() and text.isdigit()):
+        return 0
+    return int(text)
 
 
 # -- paths ---------------------------------------------------------------------------------------------

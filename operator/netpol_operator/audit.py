@@ -13,9 +13,9 @@ import random
 from collections.abc import Callable
 
 from netpol_kube import resources
-from netpol_kube.client import ApiClient, ApiError, KubeError
+from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Identity, identities
-from netpol_operator.feed import Feed, version_of
+from netpol_operator.feed import Feed
 from netpol_operator.metrics import Metrics
 
 log = logging.getLogger("npctl.audit")
@@ -102,7 +102,8 @@ class Audit:
         there = await identities(self._client, LISTS[kind])
         held = self._feed.held[kind]
         suspects = {identity for identity in held if identity not in there}
-        suspects |= {i for i, (_, version) in there.items() if i not in held or held[i].version < version_of(version)}
+        newest = {identity: resources.version_number(version) for identity, (_, version) in there.items()}
+        suspects |= {i for i, version in newest.items() if i not in held or held[i].version < version}
         if not suspects:
             return
         before = {identity: held.get(identity) for identity in suspects}
@@ -123,7 +124,7 @@ class Audit:
         base, _, plural = LISTS[kind].rpartition("/")
         path = f"{base}/namespaces/{namespace}/{plural}/{name}" if namespace else f"{base}/{plural}/{name}"
         try:
-            data = await self._client.get(path)
+            data = checked_object(path, await self._client.get(path))
         except ApiError as error:
             if not error.is_not_found:
                 raise

@@ -14,9 +14,11 @@ from typing import Any
 
 from netpol_compiler.objects import Key, Namespace, Pod, Policy, Rejected
 from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
+from netpol_compiler.parse_metadata import DEFAULT_NAMESPACE
 from netpol_compiler.pipeline import Pipeline
 from netpol_compiler.span import Spans
 from netpol_kube.client import Json
+from netpol_kube.resources import version_number
 
 KINDS = ("NetworkPolicy", "Namespace", "Pod")
 Identity = tuple[str, str]
@@ -68,7 +70,7 @@ class Feed:
 
     def put(self, kind: str, data: Json) -> bool:
         """Take an object. Returns whether it was newer than what was held."""
-        identity, new = _identify(data)
+        identity, new = _identify(kind, data)
         old = self.held[kind].get(identity)
         if old is not None and new.version and new.version <= old.version:
             return False
@@ -86,14 +88,15 @@ class Feed:
         return True
 
     def _policy(self, policy: Policy, rejected: tuple[Rejected, ...], data: Json) -> None:
-        self.generations[policy.key] = int(data["metadata"].get("generation") or 0)
+        generation = data["metadata"].get("generation")
+        self.generations[policy.key] = generation if type(generation) is int else 0
         self._pipeline.set_policy(policy)
         if self._on_policy is not None:
             self._on_policy(Told(policy, rejected))
 
     def deleted(self, kind: str, data: Json) -> bool:
         """A deletion that the API told of: the object's last state. One of an earlier life of the name is passed over."""
-        identity, last = _identify(data)
+        identity, last = _identify(kind, data)
         old = self.held[kind].get(identity)
         if old is None or (old.uid != last.uid and old.version > last.version):
             return False
@@ -138,12 +141,9 @@ class PodSink:
         self._feed.gone("Pod", namespace, name)
 
 
-def _identify(data: Json) -> tuple[Identity, Held]:
+def _identify(kind: str, data: Json) -> tuple[Identity, Held]:
     metadata = data["metadata"]
-    identity = str(metadata.get("namespace") or ""), str(metadata["name"])
-    return identity, Held(str(metadata.get("uid") or ""), version_of(metadata.get("resourceVersion")))
-
-
-def version_of(text: Any) -> int:
-    """A resourceVersion as a number; 0 for one that is none, which then counts as newer than anything."""
-    return int(text) if isinstance(text, str) and text.isdigit() else 0
+    # The same identity as the parsers give it, so that what goes is what came.
+    namespace = "" if kind == "Namespace" else str(metadata.get("namespace") or DEFAULT_NAMESPACE)
+    held = Held(str(metadata.get("uid") or ""), version_number(metadata.get("resourceVersion")))
+    return (namespace, str(metadata["name"])), held

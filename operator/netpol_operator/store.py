@@ -18,7 +18,6 @@ from typing import Any
 from netpol_compiler import wire
 from netpol_kube import resources
 from netpol_kube.client import ApiClient, ApiError, Json
-from netpol_operator.feed import version_of
 from netpol_operator.metrics import Metrics
 
 log = logging.getLogger("npctl.publish")
@@ -65,9 +64,11 @@ class Store:
 
     def seen(self, path: str, data: Json) -> None:
         """The watch tells of an object. What we are just writing is left to that write's own answer."""
-        known, new = self.there.get(path), _there(data)
-        if path in self._flying or (known is not None and known.version >= new.version > 0):
+        known = self.there.get(path)
+        # Mostly an echo of our own writes: thousands after a start, so nothing is worked out of them.
+        if path in self._flying or (known is not None and known.version >= _version(data) > 0):
             return
+        new = _there(data)
         self._know(path, new)
         if known is None or (known.digest, known.span, known.uid) != (new.digest, new.span, new.uid):
             self._on_foreign(path, data)
@@ -135,7 +136,7 @@ class Store:
                     return
                 raise
             known = self.there.get(path)
-            if known is not None and version_of(data["metadata"].get("resourceVersion")) > known.version:
+            if known is not None and resources.version_number(data["metadata"].get("resourceVersion")) > known.version:
                 self._know(path, _there(data))
 
     async def delete(self, path: str) -> None:
@@ -196,7 +197,15 @@ def digest_of(body: Json) -> bytes:
     metadata = body.get("metadata") or {}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
     label = (metadata.get("labels") or {}).get(resources.SET_LABEL)
-    return hashlib.blake2b(wire.to_bytes({"spec": content, "owners": owners, "set": label}), digest_size=16).digest()
+    try:
+        counted = wire.to_bytes({"spec": content, "owners": owners, "set": label})
+    except wire.WireError:
+        return b""  # no form of ours: it is written anew
+    return hashlib.blake2b(counted, digest_size=16).digest()
+
+
+def _version(data: Json) -> int:
+    return resources.version_number((data.get("metadata") or {}).get("resourceVersion"))
 
 
 def _there(data: Json) -> There:
@@ -204,7 +213,7 @@ def _there(data: Json) -> There:
     status = data.get("status")
     return There(
         str(metadata.get("uid") or ""),
-        version_of(metadata.get("resourceVersion")),
+        _version(data),
         digest_of(data),
         resources.span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,

@@ -54,9 +54,13 @@ ROWS = [
     (
         "point_06_block_without_exceptions_needs_no_set",
         ingress(allow(block("10.0.0.0/8"), ports=[port(80)])),
-        ["-p tcp -m tcp --dport 80 -s 10.0.0.0/8 -g npc-allow"],
+        ["-s 10.0.0.0/8 -p tcp -m tcp --dport 80 -g npc-allow"],
     ),
-    ("point_06_a_single_address_is_written_without_prefix", ingress(allow(block("192.0.2.7/32"))), ["-s 192.0.2.7 -g npc-allow"]),
+    (
+        "point_06_a_single_address_is_written_as_the_kernel_prints_it",
+        ingress(allow(block("192.0.2.7/32"))),
+        ["-s 192.0.2.7/32 -g npc-allow"],
+    ),
     (
         "point_06_zero_prefix_is_any_address",
         ingress(allow(block("0.0.0.0/0"), ports=[port(80)])),
@@ -92,7 +96,7 @@ ROWS = [
     (
         "point_07_name_with_an_ip_block_is_the_selected_pods_number_too",
         ingress(allow(block("192.0.2.0/24"), ports=[port("sql")])),
-        ["-p tcp -m tcp --dport 5432 -s 192.0.2.0/24 -g npc-allow"],
+        ["-s 192.0.2.0/24 -p tcp -m tcp --dport 5432 -g npc-allow"],
     ),
     ("point_07_unknown_name_allows_nothing", ingress(allow(ports=[port("nosuch")])), []),
     ("point_07_name_of_another_protocol_allows_nothing", ingress(allow(ports=[port("sql", protocol="UDP")])), []),

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import NODES, clusters, connections
 from netpol_compiler import oracle
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster, Connection
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.restored import node_text, read_back
-from netpol_compiler.simulate import first_packet, walk
+from search import checked, searched
+from witnesses import RenderedNode, holder_node, lives_on_two_nodes
 
 
-class RenderedNode:
-    """One node's rules as the restore programs would be fed them, parsed back."""
-
-    def __init__(self, name: str, cluster: Cluster) -> None:
-        node = compile_node(name, compile_cluster(cluster), cluster.pods.values())
-        self.rules = read_back(node_text(node.ruleset))
-
-    def passes(self, connection: Connection) -> bool:
-        packet = first_packet(connection)
-        return walk(self.rules.tables[connection.source.family], self.rules.sets, packet).verdict == "ACCEPT"
-
-
-def holder_node(cluster: Cluster, text: object) -> str:
-    """The node on which the pod of an address runs, by the oracle's own idea of holders; empty for none."""
-    live = [p for p in cluster.pods.values() if p.is_endpoint and text in p.addresses]
-    return max(live, key=lambda p: (p.created, p.uid)).node if live else ""
-
-
-def lives_on_two_nodes(cluster: Cluster, text: object) -> bool:
-    """Whether live pods of different nodes claim an address. An agent knows its own node's pods only, and each of the two
-    nodes delivers to its own: such a packet has no one way to walk (docs/operations.md, Limits)."""
-    return len({p.node for p in cluster.pods.values() if p.is_endpoint and text in p.addresses}) > 1
-
-
-@settings(max_examples=300, deadline=None)
+@searched(300)
 @given(st.data())
 def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
@@ -56,3 +29,5 @@ def test_the_rendered_rules_of_both_nodes_say_what_the_oracle_says(data: st.Data
             continue  # a pod's packet to its own address never leaves it
         passed = all(nodes[name].passes(connection) for name in crossed)
         assert passed == oracle.judge(cluster, connection).allowed, (connection, crossed)
+        checked("simulator", connection.source.version, len(crossed))
+        checked("oracle", connection.source.version)

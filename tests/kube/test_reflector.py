@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import pytest
 
 from netpol_kube import reflector as module
-from netpol_kube.client import Json
-from netpol_kube.reflector import Reflector
-from odd_api import OddApi, answer, half, page, status, stream, thing
-
-LIMIT = 10.0
-
-
-class Heard:
-    """A sink that keeps what is there, and every word in its order."""
-
-    def __init__(self) -> None:
-        self.there: dict[str, str] = {}
-        self.words: list[str] = []
-
-    def put(self, data: Json) -> None:
-        name, version = data["metadata"]["name"], data["metadata"]["resourceVersion"]
-        self.there[name] = version
-        self.words.append(f"+{name}@{version}")
-
-    def gone(self, namespace: str, name: str) -> None:
-        del self.there[name]
-        self.words.append(f"-{name}")
+from odd_api import OddApi, answer, follow, half, page, status, stream, thing
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(module, "CONFIRM_SECONDS", 0.01)
     monkeypatch.setattr(module, "FIRST_DELAY", 0.01)
-
-
-def follow(api: OddApi, until: Callable[[Heard, Reflector], bool]) -> tuple[Heard, Reflector]:
-    """Run a reflector until the condition holds."""
-
-    async def go() -> tuple[Heard, Reflector]:
-        async with api.client() as client:
-            heard = Heard()
-            reflector = Reflector(client, "/api/v1/things", heard, page=2)
-            task = asyncio.create_task(reflector.run())
-            try:
-                async with asyncio.timeout(LIMIT):
-                    while not until(heard, reflector) and not task.done():
-                        await asyncio.sleep(0.002)
-                if task.done():
-                    task.result()
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-            return heard, reflector
-
-    return asyncio.run(go())
 
 
 def test_a_list_in_pages_then_the_watch_from_its_version():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netpol_compiler.addresses import parse_address
@@ -18,6 +18,7 @@ from netpol_compiler.workloads import ObjectId
 from netpol_lab.apiserver import ApiServer
 from netpol_lab.apiworld import Around, Objects, Plan, work_out
 from netpol_lab.model import Families, Topology
+from search import searched
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Json = dict[str, Any]
@@ -375,7 +376,7 @@ _STEPS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@searched(150)
 @given(st.lists(_STEPS, max_size=14))
 def test_addresses_are_never_shared_and_never_change(steps: Iterable[tuple[Any, ...]]) -> None:
     api = Api()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import clusters, connections, labels, namespaces, policies
@@ -16,6 +16,7 @@ from npctl.files import Documents
 from npctl.likeness import Group, Likeness
 from npctl.portspans import REST
 from npctl.state import State
+from search import searched
 
 
 def state_of(cluster: Cluster) -> State:
@@ -61,7 +62,7 @@ def speaks_of(difference: Difference, connection: Connection) -> bool:
     return False
 
 
-@settings(max_examples=150, deadline=None)
+@searched(150)
 @given(st.data())
 def test_a_connection_is_listed_exactly_when_its_two_verdicts_differ(data: st.DataObject) -> None:
     now, then = (state_of(c) for c in data.draw(changes()))
@@ -80,7 +81,7 @@ def test_a_connection_is_listed_exactly_when_its_two_verdicts_differ(data: st.Da
         assert [d.opened for d in listed] == ([verdicts[1]] if verdicts[0] != verdicts[1] else []), connection
 
 
-@settings(max_examples=50, deadline=None)
+@searched(50)
 @given(clusters())
 def test_a_state_does_not_differ_from_itself(cluster: Cluster) -> None:
     assert not list(Comparison(state_of(cluster), state_of(cluster)).differences())

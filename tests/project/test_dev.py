@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-VERBS = ("lab", "cluster", "image", "test", "bench", "lint", "lock", "setup", "help")
+VERBS = ("lab", "cluster", "conformance", "image", "test", "fuzz", "bench", "lint", "lock", "setup", "help")
 
 
 def _dev(*arguments: str, directory: Path = TOP) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def test_help_lists_every_verb(arguments: tuple[str, ...]) -> None:
 
 
 def test_every_verb_that_help_lists_exists() -> None:
-    cases = re.search(r'(?s)case \$verb in\n(.*)esac', (TOP / "dev").read_text(encoding="utf-8"))
+    cases = re.search(r"(?s)case \$verb in\n(.*)esac", (TOP / "dev").read_text(encoding="utf-8"))
     assert cases is not None
     assert {name for line in re.findall(r"(?m)^  ([a-z|-]+)\)", cases[1]) for name in line.split("|")} >= set(VERBS)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from netpol_agent.backend import BackendKind, find_backend
-from netpol_agent.dataplane import Dataplane
+from netpol_agent.dataplane import Dataplane, SyncResult
+from netpol_agent.ipset_netlink import KernelSets
 from netpol_agent.runner import Done, Processes
 from netpol_compiler.kinds import FAMILIES, Family
 from netpol_compiler.ruleset import IPSet, Rules, Ruleset, Touched
@@ -80,6 +83,34 @@ def dataplane(kind: BackendKind, run: Callable[..., Done] | None = None, **more:
     return Dataplane(find_backend(kind), FAMILIES, run or Processes(), **more)  # type: ignore[arg-type]  # passes on a clock
 
 
+@cache
+def _kernel_sets() -> KernelSets:
+    return KernelSets()
+
+
+def agents_dataplane(kind: BackendKind, run: Callable[..., Done] | None = None) -> Dataplane:
+    """As the agent makes it: sets go to the kernel over netlink. One link for all of them in a process."""
+    return dataplane(kind, run, kernel_sets=_kernel_sets())
+
+
+def clear(kind: BackendKind) -> None:
+    """Empty filter tables and no sets, by no means of ours."""
+    for family in FAMILIES:
+        shell(f"printf '*filter\\nCOMMIT\\n' | {command(kind, family)}-restore")
+    # nf_tables lets go of a removed rule's sets a moment after the transaction.
+    limit = time.monotonic() + 10
+    while (done := subprocess.run(["ipset", "destroy"], capture_output=True, text=True, check=False)).returncode:
+        assert time.monotonic() < limit, done.stderr
+
+
+def settle(plane: Dataplane, desired: Ruleset) -> SyncResult:
+    """Sync until nothing is pending: nf_tables lets go of a set a moment after its rules are gone."""
+    limit = time.monotonic() + 10
+    while (result := plane.sync(desired)).pending and time.monotonic() < limit:
+        pass
+    return result
+
+
 def dataplane_killed_after(kind: BackendKind, steps: int, desired: Ruleset) -> None:
     """Sync in a process of its own that dies by SIGKILL instead of starting its program number `steps` (0-based)."""
 
@@ -115,8 +146,13 @@ def assert_in_force(kind: BackendKind, desired: Ruleset) -> None:
     """The kernel holds exactly `desired`, read by a fresh reader, with the hook first."""
     fresh = dataplane(kind)
     fresh.load()
-    assert fresh.sets == dict(desired.sets)
+    assert not (found := _different(fresh.sets, desired.sets)), found
     for family in FAMILIES:
         state = fresh.tables[family].read()
-        assert dict(state.chains) == dict(desired.chains[family])
+        assert not (found := _different(state.chains, desired.chains[family])), found
         assert state.hook_right, state
+
+
+def _different(there: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """(what is there, what should be) of every name for which these are not the same."""
+    return {n: (there.get(n), wanted.get(n)) for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n)}

@@ -1,12 +1,19 @@
-"""Hypothesis strategies for small clusters whose labels, ports and addresses are drawn so that rules hit and miss."""
+"""Hypothesis strategies for small clusters whose labels, ports and addresses are drawn so that rules hit and miss.
+
+In: nothing. Out: the compiler's frozen values, and connections between what is in a cluster. Their spellings as manifests are in
+`spellings`, orders of events in `tellings`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 
-from builders import address, namespace, network, node
+from builders import address, namespace, network, node, one_of
 from netpol_compiler.kinds import DIRECTIONS, PROTOCOLS, Protocol
 from netpol_compiler.objects import (
+    NAMESPACE_NAME_LABEL,
     Cluster,
     Connection,
     ContainerPort,
@@ -27,11 +34,17 @@ from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, Selecto
 
 NAMESPACES = ("a", "b", "c")
 NODES = {"n1": ("172.31.0.1", "fd31::1"), "n2": ("172.31.0.2", "fd31::2")}
+HOSTS = {**NODES, "n3": ("172.31.0.3", "fd31::3")}
+"""Every node's addresses. On n3 no pod ever runs: it is nothing but another host."""
 KEYS = ("app", "tier")
-VALUES = ("x", "y")
+VALUES = ("x", "y", "")
 PORT_NAMES = ("web", "sql")
 PORTS = (1, 79, 80, 81, 8080, 65535)
-POD_ADDRESSES = tuple((f"10.0.{i // 4}.{i % 4}", f"fd00::{i // 4}:{i % 4}") for i in range(16))
+EDGES = tuple(sorted({p + d for p in PORTS for d in (-1, 0, 1) if 1 <= p + d <= 65535}))
+"""Where a range of PORTS can begin or end, and what is just outside of it."""
+POD_ADDRESSES = tuple((f"10.0.{i // 4}.{i % 4}", f"fd00::{i // 4}:{i % 4}") for i in range(20))
+"""Few, so that pods share them and take them over."""
+PHASES = ("Running", "Running", "Running", "Running", "Running", "Pending", "Unknown", "Succeeded", "Failed")
 OUTSIDE = (("192.0.2.1", "2001:db8::1"), ("10.0.9.9", "fd00::9:9"))
 CIDRS = (
     "10.0.0.0/8",
@@ -39,11 +52,15 @@ CIDRS = (
     "10.0.1.0/24",
     "10.0.1.1/30",
     "10.0.1.2/32",
+    "172.31.0.2/32",
     "192.0.2.0/24",
+    "128.0.0.0/1",
     "0.0.0.0/0",
     "fd00::/16",
     "fd00::1:0/112",
     "fd00::1:1/128",
+    "fd31::2/128",
+    "8000::/1",
     "::/0",
 )
 
@@ -58,7 +75,14 @@ def requirements(draw: st.DrawFn) -> Requirement:
     return Requirement(draw(st.sampled_from(KEYS)), operator, tuple(sorted(values)))
 
 
+def labelled(labels: Labels) -> Selector:
+    """The selector that asks for exactly these labels."""
+    return make_selector([one_of(key, value) for key, value in labels.items()])
+
+
 selectors: st.SearchStrategy[Selector] = st.lists(requirements(), max_size=2).map(make_selector)
+by_name = st.sampled_from(NAMESPACES).map(lambda name: make_selector([one_of(NAMESPACE_NAME_LABEL, name)]))
+namespace_selectors = selectors | by_name
 
 
 @st.composite
@@ -66,12 +90,20 @@ def blocks(draw: st.DrawFn) -> IPBlock:
     cidr = network(draw(st.sampled_from(CIDRS)))
     inside = [n for n in map(network, CIDRS) if cidr.covers(n) and n.prefix > cidr.prefix]
     exceptions = draw(st.lists(st.sampled_from(inside), max_size=3, unique=True)) if inside else []
-    return IPBlock(cidr, tuple(exceptions))
+    return IPBlock(cidr, tuple(sorted(exceptions)))
 
 
 peers: st.SearchStrategy[Peer] = st.one_of(
-    st.builds(PodPeer, st.none() | selectors, selectors), st.builds(PodPeer, selectors, st.just(EVERYTHING)), blocks()
+    st.builds(PodPeer, st.none() | namespace_selectors, selectors),
+    st.builds(PodPeer, namespace_selectors, st.just(EVERYTHING)),
+    blocks(),
 )
+
+
+def peers_at(pod: Pod) -> st.SearchStrategy[Peer]:
+    """Peers that stand for this pod, among others."""
+    here = make_selector([one_of(NAMESPACE_NAME_LABEL, pod.key.namespace)])
+    return st.builds(PodPeer, st.sampled_from([None, here, EVERYTHING]), st.sampled_from([EVERYTHING, labelled(pod.labels)]))
 
 
 @st.composite
@@ -88,20 +120,24 @@ ports: st.SearchStrategy[Port] = st.one_of(
 
 
 @st.composite
-def policies(draw: st.DrawFn, name: str) -> Policy:
+def policies(draw: st.DrawFn, name: str, aims: Sequence[Pod] = ()) -> Policy:
+    """Any policy. Most of those with `aims` select one of these pods and allow some: by chance alone both are too rare."""
+    some = peers if not aims else peers | st.sampled_from(aims).flatmap(peers_at)
+    directions = frozenset(draw(st.sampled_from([DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]])))
     rules = [
         Rule(
             direction,
             index,
-            draw(st.none() | st.lists(peers, max_size=5).map(tuple)),
-            draw(st.none() | st.lists(ports, max_size=4).map(tuple)),
+            draw(st.none() | st.lists(some, max_size=3).map(tuple) | st.lists(some, max_size=5).map(tuple)),
+            draw(st.none() | st.lists(ports, max_size=2).map(tuple) | st.lists(ports, max_size=4).map(tuple)),
         )
         for direction in DIRECTIONS
         for index in range(draw(st.integers(0, 2)))
     ]
-    directions = frozenset(draw(st.sets(st.sampled_from(DIRECTIONS), min_size=1)))
-    key = Key(draw(st.sampled_from(NAMESPACES)), name)
-    return Policy(key, "", draw(selectors), directions, tuple(rules))
+    aim = draw(st.sampled_from([*aims, *aims, None])) if aims else None
+    selector = draw(selectors if aim is None else st.sampled_from([EVERYTHING, labelled(aim.labels)]))
+    namespace = draw(st.sampled_from(NAMESPACES)) if aim is None else aim.key.namespace
+    return Policy(Key(namespace, name), "", selector, directions, tuple(rules))
 
 
 container_ports = st.builds(ContainerPort, st.sampled_from(("", *PORT_NAMES)), st.sampled_from(PROTOCOLS), st.sampled_from(PORTS))
@@ -109,10 +145,11 @@ container_ports = st.builds(ContainerPort, st.sampled_from(("", *PORT_NAMES)), s
 
 @st.composite
 def pods(draw: st.DrawFn, name: str) -> Pod:
-    v4, v6 = draw(st.sampled_from(POD_ADDRESSES))
-    texts = draw(st.sampled_from([(v4, v6), (v4,), (v6,), ()]))
-    on = draw(st.sampled_from(sorted(NODES)))
-    host = draw(st.integers(0, 9)) == 0
+    """Any pod: of the host's network, over, without an address or not scheduled, of one family or both, in either order."""
+    on = draw(st.sampled_from([*sorted(NODES) * 5, ""]))
+    host = bool(on) and draw(st.integers(0, 9)) == 0
+    (v4, _), (_, v6) = draw(st.tuples(st.sampled_from(POD_ADDRESSES), st.sampled_from(POD_ADDRESSES)))
+    texts = draw(st.sampled_from([(v4, v6), (v4, v6), (v6, v4), (v4, v6), (v4,), (v6,), ()])) if on else ()
     return Pod(
         key=Key(draw(st.sampled_from(NAMESPACES)), name),
         uid=name,
@@ -120,7 +157,7 @@ def pods(draw: st.DrawFn, name: str) -> Pod:
         node=on,
         addresses=tuple(map(address, NODES[on] if host else texts)),
         host_network=host,
-        phase=draw(st.sampled_from(["Running", "Running", "Running", "Pending", "Succeeded", "Failed"])),
+        phase=draw(st.sampled_from(PHASES)) if on else "Pending",
         ports=tuple(draw(st.lists(container_ports, max_size=3))),
         created=draw(st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])),
     )
@@ -133,13 +170,16 @@ def namespaces(draw: st.DrawFn, name: str) -> Namespace:
 
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
-    found = [draw(pods(f"p{i}")) for i in range(draw(st.integers(0, 6)))]
-    written = [draw(policies(f"np{i}")) for i in range(draw(st.integers(0, 4)))]
+    found = [draw(pods(f"p{i}")) for i in range(draw(st.integers(0, 9)))]
+    aims = [p for p in found if p.is_endpoint]
+    written = [draw(policies(f"np{i}", aims)) for i in range(draw(st.integers(0, 6)))]
+    # A namespace that was not told of yet still has pods and policies: its name is its only label.
+    known = [n for n in NAMESPACES if draw(st.integers(0, 9))]
     return Cluster(
-        namespaces={n: draw(namespaces(n)) for n in NAMESPACES},
+        namespaces={n: draw(namespaces(n)) for n in known},
         pods={p.key: p for p in found},
         policies={p.key: p for p in written},
-        nodes={n: node(n, *addresses) for n, addresses in NODES.items()},
+        nodes={n: node(n, *addresses) for n, addresses in HOSTS.items()},
     )
 
 
@@ -148,10 +188,12 @@ def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     """Between pods, nodes and the world outside, of one family; ports at the edges of the ranges."""
     family = draw(st.sampled_from((0, 1)))
     held = [
-        tuple(a.text for a in p.addresses if a.version == (4, 6)[family]) for p in cluster.pods.values() if not p.host_network
+        next((a.text for a in p.addresses if a.version == (4, 6)[family]), "") for p in cluster.pods.values() if p.is_endpoint
     ]
-    places = [(texts[0], "") for texts in held if texts]
-    places += [(addresses[family], name) for name, addresses in NODES.items()] + [(texts[family], "") for texts in OUTSIDE]
+    gone = [a.text for p in cluster.pods.values() for a in p.addresses if a.version == (4, 6)[family] and not p.is_endpoint]
+    places = [(addresses[family], name) for name, addresses in HOSTS.items()] + [(texts[family], "") for texts in OUTSIDE]
+    # What nodes and strangers may do is soon said.
+    places = [(text, "") for text in (*held * 8, *gone) if text] + places
     (source, source_node), (target, target_node) = draw(st.sampled_from(places)), draw(st.sampled_from(places))
     named = [c for p in cluster.pods.values() if any(a.text == target for a in p.addresses) for c in p.ports if c.name]
     if named and draw(st.booleans()):
@@ -159,5 +201,5 @@ def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
         aim = draw(st.sampled_from(named))
         return Connection(address(source), address(target), aim.protocol, aim.port, source_node, target_node)
     protocol: Protocol | None = draw(st.sampled_from([None, *PROTOCOLS]))
-    port = None if protocol is None else draw(st.sampled_from(sorted({*PORTS, 2, 8079, 8081})))
+    port = None if protocol is None else draw(st.sampled_from(EDGES))
     return Connection(address(source), address(target), protocol, port, source_node, target_node)

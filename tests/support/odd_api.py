@@ -10,10 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
-from netpol_kube.client import ApiClient
+from netpol_kube.client import ApiClient, Json
 from netpol_kube.credentials import Credentials
+from netpol_kube.reflector import Reflector
 
-Json = dict[str, Any]
+LIMIT = 10.0
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -35,6 +36,15 @@ def answer(data: Any, code: int = 200, **headers: str) -> Answer:
 
     async def give(_: web.Request) -> web.StreamResponse:
         return web.Response(body=json.dumps(data), status=code, headers=headers, content_type="application/json")
+
+    return give
+
+
+def raw(body: bytes, code: int = 200, retry_after: str = "") -> Answer:
+    """Bytes as they are."""
+
+    async def give(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, status=code, headers={"Retry-After": retry_after})
 
     return give
 
@@ -100,3 +110,42 @@ class OddApi:
                 yield client
         finally:
             await runner.cleanup()
+
+
+class Heard:
+    """A sink that keeps what is there, and every word in its order."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, str] = {}
+        self.words: list[str] = []
+
+    def put(self, data: Json) -> None:
+        name, version = data["metadata"]["name"], data["metadata"]["resourceVersion"]
+        self.there[name] = version
+        self.words.append(f"+{name}@{version}")
+
+    def gone(self, namespace: str, name: str) -> None:
+        del self.there[name]
+        self.words.append(f"-{name}")
+
+
+def follow(api: OddApi, until: Callable[[Any, Reflector], bool], sink: Heard | None = None) -> tuple[Heard, Reflector]:
+    """Run a reflector until the condition holds for its sink and for itself."""
+
+    async def go() -> tuple[Heard, Reflector]:
+        async with api.client() as client:
+            heard = sink or Heard()
+            reflector = Reflector(client, "/api/v1/things", heard, page=2)
+            task = asyncio.create_task(reflector.run())
+            try:
+                async with asyncio.timeout(LIMIT):
+                    while not until(heard, reflector) and not task.done():
+                        await asyncio.sleep(0.002)
+                if task.done():
+                    task.result()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            return heard, reflector
+
+    return asyncio.run(go())

@@ -24,7 +24,6 @@ from netpol_compiler.lower.atoms import (
     SetAtom,
     block_set,
     kernel_set_name,
-    member_text,
     rule_atoms,
 )
 from netpol_compiler.lower.ports import Allowance, Group, group_ports
@@ -177,7 +176,7 @@ class _BodyBuilder:
             return text.endpoint_set(name) if atom.ip_port else text.peer_set(self._direction, name)
         if isinstance(atom, BlockAtom):
             if not atom.block.exceptions:
-                return text.peer_address(self._direction, member_text(atom.block.cidr))
+                return text.peer_address(self._direction, atom.block.cidr.text)
             ipset = block_set(atom.block)
             self._out.blocks[ipset.name] = ipset
             return text.peer_set(self._direction, ipset.name)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from netpol_compiler.addresses import Address, Network, host_network, network_of
 from netpol_compiler.kinds import Direction, Family
 from netpol_compiler.lower import rules as text
-from netpol_compiler.lower.atoms import member_text
 from netpol_compiler.names import chain_name
 from netpol_compiler.ruleset import Rules
 
@@ -70,7 +69,7 @@ class _Tree(NamedTuple):
                 continue
             # The next chain stands for the longest prefix that its addresses share: no chain with one way out.
             below = _common(part[0], part[-1])
-            lines.append(text.rule(text.local_address(self.direction, member_text(below)), goto=_chain(self.direction, below)))
+            lines.append(text.rule(text.local_address(self.direction, below.text), goto=_chain(self.direction, below)))
             self.grow(below, part, levels - 1)
         self.chains[_chain(self.direction, prefix)] = tuple(lines)
 

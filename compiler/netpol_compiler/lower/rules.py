@@ -1,7 +1,7 @@
 """One rule's text from its fields: a table of fragments, so that every place writes a match the same way.
 
-In: keyword fields. Out: the rule without its `-A CHAIN`, in the order in which the kernel should test it:
-cheap header matches first, sets after them, the comment last.
+In: keyword fields. Out: the rule without its `-A CHAIN`, as iptables-save prints it (addresses before the protocol, prefix
+lengths always there), so that an agent that starts again knows its own rules by their text.
 """
 
 from __future__ import annotations
@@ -86,9 +86,13 @@ def comment(text: str) -> str:
 
 
 def rule(*matches: str, goto: str = "", jump: str = "") -> str:
-    """Join the non-empty matches and the action."""
+    """Join the non-empty matches and the action; addresses stand first, the source before the destination."""
     action = f"-g {goto}" if goto else f"-j {jump}" if jump else ""
-    return " ".join([*(m for m in matches if m), action]).strip()
+    return " ".join([*sorted(filter(None, matches), key=_place), action]).strip()
+
+
+def _place(match: str) -> int:
+    return {"-s": 0, "-d": 1}.get(match[:2], 2)
 
 
 NEIGHBOUR_DISCOVERY = tuple(
