@@ -62,6 +62,18 @@ def test_a_deleted_namespaces_labels_count_no_more() -> None:
     assert [len(s.members) for s in pipeline.ir.sets.values()] == [0]
 
 
+def test_a_deleted_pod_leaves_the_sets() -> None:
+    pipeline = Pipeline()
+    feed = Feed(pipeline, Spans(), lambda: None)
+    metadata = {"namespace": "shop", "name": "np", "uid": "u", "resourceVersion": "1"}
+    spec = {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}
+    feed.put("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+    for change, members in ((lambda: feed.put("Pod", pod(3)), 1), (lambda: feed.deleted("Pod", pod(4)), 0)):
+        assert change()
+        pipeline.flush()
+        assert [len(s.members) for s in pipeline.ir.sets.values()] == [members]
+
+
 def test_a_policy_that_goes_is_told_once() -> None:
     gone: list[Key] = []
     told: list[Policy] = []
