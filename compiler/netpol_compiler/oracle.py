@@ -1,7 +1,8 @@
 """The oracle: what NetworkPolicies mean for one connection, read straight from the objects.
 
 In: a `Cluster` and a `Connection`. Out: an `OracleVerdict`. Written from docs/semantics.md alone, point by point,
-and sharing nothing with index, compile, lower and verdict, so that it can contradict them. It is a plain loop over
+and sharing nothing with index, compile, lower and verdict, so that it can contradict them; nor does it ask selectors, blocks
+and pods what they match, since those would be asked by all witnesses alike. It is a plain loop over
 every policy and every pod, without any memory between two calls: right before fast. "Point N" in a comment is the
 point of docs/semantics.md that the line carries out.
 
@@ -12,10 +13,11 @@ belong to their connection), connections that were open before (point 12), and I
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from netpol_compiler.addresses import Address
+from netpol_compiler.addresses import Address, Network
 from netpol_compiler.kinds import Direction
 from netpol_compiler.objects import (
     NAMESPACE_NAME_LABEL,
@@ -32,6 +34,7 @@ from netpol_compiler.objects import (
     Port,
     Rule,
 )
+from netpol_compiler.selectors import Operator, Requirement, Selector
 
 
 class Allowance(NamedTuple):
@@ -101,12 +104,17 @@ def judge(cluster: Cluster, connection: Connection) -> OracleVerdict:
 def holder(cluster: Cluster, address: Address) -> Pod | None:
     """The pod that `address` means now, or None.
 
-    Point 8: a pod of the host's network, one that is over, and one without addresses are nobody (`is_endpoint`).
+    Point 8: a pod of the host's network, one that is over, and one without addresses are nobody.
     Where several live pods claim one address it was given anew, so the youngest has it (of equally old ones, the one
     with the larger uid). Point 14: every address of a pod counts, whatever its family.
     """
-    claimants = [pod for pod in cluster.pods.values() if pod.is_endpoint and address in pod.addresses]
+    claimants = [pod for pod in cluster.pods.values() if _counts(pod) and address in pod.addresses]
     return max(claimants, key=lambda pod: (pod.created, pod.uid, pod.key), default=None)
+
+
+def _counts(pod: Pod) -> bool:
+    """Point 8, but for addresses."""
+    return not (pod.host_network or pod.phase == "Succeeded" or pod.phase == "Failed")
 
 
 def _side(cluster: Cluster, connection: Connection, direction: Direction, source: Pod | None, target: Pod | None) -> _Side:
@@ -140,7 +148,7 @@ def _isolates(policy: Policy, pod: Pod, direction: Direction) -> bool:
     """
     if policy.key.namespace != pod.key.namespace or direction not in policy.directions:
         return False
-    return policy.pod_selector.matches(pod.labels)
+    return _matches(policy.pod_selector, pod.labels)
 
 
 def _rule_allows(
@@ -171,7 +179,7 @@ def _peer_matches(cluster: Cluster, policy: Policy, peer: Peer | None, pod: Pod 
         return True  # point 3
     if isinstance(peer, IPBlock):
         # Point 6: by address alone, pods too; the exceptions cut from this block only, never from another peer.
-        return peer.cidr.contains(address) and not any(e.contains(address) for e in peer.exceptions)
+        return _holds(peer.cidr, address) and not any(_holds(exception, address) for exception in peer.exceptions)
     return pod is not None and _selects(cluster, policy, peer, pod)  # point 8: only a holder is a peer by selector
 
 
@@ -180,8 +188,31 @@ def _selects(cluster: Cluster, policy: Policy, peer: PodPeer, pod: Pod) -> bool:
     if peer.namespace_selector is None:
         in_namespace = pod.key.namespace == policy.key.namespace
     else:
-        in_namespace = peer.namespace_selector.matches(_namespace_labels(cluster, pod.key.namespace))
-    return in_namespace and peer.pod_selector.matches(pod.labels)
+        in_namespace = _matches(peer.namespace_selector, _namespace_labels(cluster, pod.key.namespace))
+    return in_namespace and _matches(peer.pod_selector, pod.labels)
+
+
+def _matches(selector: Selector, labels: Labels) -> bool:
+    """Point 5: every requirement must hold, so one without requirements matches everything."""
+    return all(_holds_for(requirement, labels) for requirement in selector.requirements)
+
+
+def _holds_for(requirement: Requirement, labels: Labels) -> bool:
+    """Point 5: a label that is missing has no value, and so its value is not one of those that NotIn lists."""
+    there = requirement.key in labels
+    if requirement.operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST):
+        return there if requirement.operator is Operator.EXISTS else not there
+    listed = there and any(labels[requirement.key] == value for value in requirement.values)
+    return listed if requirement.operator is Operator.IN else not listed
+
+
+def _holds(block: Network, address: Address) -> bool:
+    """Point 6: by the standard library's reading of CIDR. Point 14: a block is of one family."""
+    if block.version != address.version:
+        return False
+    if block.version == 4:
+        return ipaddress.IPv4Address(address.value) in ipaddress.IPv4Network((block.value, block.prefix))
+    return ipaddress.IPv6Address(address.value) in ipaddress.IPv6Network((block.value, block.prefix))
 
 
 def _namespace_labels(cluster: Cluster, name: str) -> Labels:
@@ -202,7 +233,7 @@ def _port_matches(port: Port | None, direction: Direction, peer: Peer | None, co
         # ipBlock have no port names.
         if target is None or (direction is Direction.EGRESS and isinstance(peer, IPBlock)):
             return False
-        return connection.port in target.named_port(port.name, port.protocol)
-    if port.is_whole_protocol:
+        return any(p.name == port.name and p.protocol is port.protocol and p.port == connection.port for p in target.ports)
+    if (port.first, port.last) == (0, 65535):
         return True  # point 7: `port` missing
     return connection.port is not None and port.first <= connection.port <= port.last  # point 7: endPort is inclusive
