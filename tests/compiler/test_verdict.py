@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from builders import allow, block, cluster, conn, egress_policy, key, node, pod, pods, policy, port
+from builders import allow, block, cluster, conn, egress_policy, has, key, lacks, node, none_of, one_of, pod, pods, policy, port
 from netpol_compiler.kinds import DIRECTIONS, Direction
 from netpol_compiler.objects import Cluster, Connection, Policy
 from netpol_compiler.pipeline import compile_cluster
+from netpol_compiler.selectors import Requirement
 from netpol_compiler.verdict import Reason, Verdict, judge
 
 WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", ports=["dns:53/UDP", "http:8080"])
@@ -50,6 +51,32 @@ def test_point_03_a_rule_needs_its_port_and_its_peer_together() -> None:
     rule = into_db(allow(pods(app="web"), ports=[port(80)]))
     assert passes(conn(WEB, DB, 80), rule)
     assert not passes(conn(WEB, DB, 81), rule) and not passes(conn(OUTSIDE, DB, 80), rule)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "matching"),
+    [
+        ([one_of("tier", "x")], {"x"}),
+        ([none_of("tier", "x")], {"empty", "none"}),
+        ([has("tier")], {"x", "empty"}),
+        ([lacks("tier")], {"none"}),
+        ([has("tier"), none_of("tier", "x")], {"empty"}),
+    ],
+)
+def test_point_05_each_operator_where_a_label_is_there_empty_and_missing(
+    requirements: list[Requirement], matching: set[str]
+) -> None:
+    """The oracle reads selectors by itself, so these are asked for their own sake."""
+    labels = {"x": {"tier": "x"}, "empty": {"tier": ""}, "none": {}}
+    sources = [pod("a", name, f"10.0.9.{n}", labels=of) for n, (name, of) in enumerate(labels.items(), 1)]
+    rule = into_db(allow(pods(*requirements)))
+    assert {p.key.name for p in sources if passes(conn(p, DB), *sources, rule)} == matching
+
+
+def test_point_14_a_block_says_nothing_of_the_other_familys_addresses_of_the_same_number() -> None:
+    assert not passes(conn("::c000:201", "fd00::12"), into_db(allow(block("0.0.0.0/0"))))
+    assert not passes(conn(OUTSIDE, DB), into_db(allow(block("::/0"))))
+    assert passes(conn("::c000:201", "fd00::12"), into_db(allow(block("::/0"))))
 
 
 def test_point_06_each_exception_cuts_and_the_ends_of_blocks_count() -> None:
