@@ -22,12 +22,10 @@ STARTERS = ("cluster", "bare", "start_api")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all of them, since they share a lab; those that start one need namespaces."""
+    """Those that start a lab need namespaces."""
     for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-            if set(STARTERS) & set(getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.kernel)
+        if item.path.is_relative_to(HERE) and set(STARTERS) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kernel)
 
 
 def _require_programs() -> None:

@@ -152,7 +152,6 @@ def _in_system(system: Path, configuration: dict[str, Any], command: str, *, use
     return done.stdout
 
 
-pytestmark = pytest.mark.xdist_group("image")
 in_the_image = [pytest.mark.kernel, pytest.mark.timeout(900)]
 
 

@@ -51,16 +51,13 @@ SERVICE = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One process runs all of them, since they share a cluster; starting it counts as part of the first. They take longest, so
-    they begin first: the other process does the rest meanwhile."""
-    items.sort(key=lambda item: not item.path.is_relative_to(HERE))
+    """They share a cluster; starting it counts as part of the first."""
     if "networks" not in str(config.getoption("markexpr")):
         unwanted = [item for item in items if item.get_closest_marker("networks")]
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if item not in unwanted]
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("realcluster"))
             item.add_marker(pytest.mark.timeout(400))
 
 

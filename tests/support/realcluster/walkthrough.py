@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from kubectl import Kubectl
 from netpol_lab.cases import Manifest, Seen
 from netpol_lab.errors import LabError
 from netpol_lab.scenario import Check
-from realcluster import coredns, images, places, plan
+from realcluster import coredns, images, pids, places, plan
 from realcluster.client import RealCluster
 from realcluster.images import Image
 from realcluster.inforce import npctl
@@ -96,13 +98,15 @@ def world(real: RealCluster, kubectl: Kubectl) -> Iterator[None]:
     corefile = real.folder / "archives" / "Corefile"
     corefile.write_text(f".:53 {{\n  bind {DNS}\n  hosts {{\n    {WORLD} {_NAME}\n  }}\n}}\n")
     command = [str(plan.BINARIES / "coredns"), "-conf", str(plan.ARCHIVES / corefile.name)]
-    # It ends with the command that has started it.
+    # It ends with the command that has started it, should that be killed.
     server = subprocess.Popen([*real.inside(plan.OUTSIDE), "setpriv", "--pdeathsig", "KILL", *command], stdout=subprocess.DEVNULL)
     try:
         _tell_coredns(kubectl, DNS)
         yield
     finally:
-        server.kill()
+        # The server itself, so that nsenter takes its end. Left behind, it would wait for a first process of this
+        # machine that may take nobody's, and the cluster's namespaces would never end.
+        os.kill(pids.only_child(server.pid), signal.SIGKILL)
         server.wait()
         _tell_coredns(kubectl, "")
 
