@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -41,6 +42,20 @@ class Folders(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Folders:
     return Folders(config, log)  # type: ignore[arg-type]
+
+
+def _sendable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _sendable(inner) for key, inner in value.items()}
+    return type(value)(map(_sendable, value)) if isinstance(value, list | tuple) else value
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[object]:
+    """Half a character in what a test printed, or in the words of its failure, ends the whole run in xdist otherwise."""
+    return _sendable((yield))
 
 
 def pytest_configure(config: pytest.Config) -> None:

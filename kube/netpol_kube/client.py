@@ -51,9 +51,11 @@ class ProtocolError(KubeError):
 
 
 class ApiError(KubeError):
-    """The API server's own refusal: HTTP `status`, the Status object's `reason` and `message`."""
+    """The API server's own refusal: HTTP `status`, the Status object's `reason` and `message`, both as one line each that any
+    log or terminal can take: JSON can carry line ends, terminal commands and halves of characters."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        reason, message = _one_line(reason), _one_line(message)
         self.status = status
         self.reason = reason
         self.message = message
@@ -262,6 +264,10 @@ def _event(path: str, line: bytes) -> tuple[str, Json]:
         code, message = data.get("code"), _text(data.get("message"))
         raise ApiError(code if type(code) is int else 500, _text(data.get("reason")), message or "watch ended")
     return str(kind), checked_object(f"watch {path}", data, named=kind != "BOOKMARK")
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _text(value: object) -> str:

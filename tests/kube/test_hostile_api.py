@@ -111,6 +111,16 @@ def test_a_list_that_always_goes_on_with_the_same_page_ends() -> None:
     assert "goes on where it was" not in found.problem
 
 
+@pytest.mark.parametrize("key", ["reason", "message"])
+def test_what_a_server_says_is_one_line_that_any_log_can_take(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Found by random answers: half a character in a message could not be written down."""
+    said = {**status(500), key: "no\ud800 \x1b[2J\nERROR forged"}
+    api = OddApi([raw(encoded(said), 500), answer(GOOD)], [stream(("ERROR", said)), stream(then="hang")])
+    follow(api, lambda h, r: r.synced and r.failures == 2)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["no\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}[2J ERROR forged" in line for line in warned] == [True, True]
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
