@@ -151,18 +151,7 @@ class Agent:
     def _take_changes(self) -> bool:
         """Whether there were any."""
         delta = self._source.changes()
-        for pod in delta.pods_up:
-            self.compiler.set_pod(pod)
-        for key in delta.pods_down:
-            self.compiler.remove_pod(key)
-        for address_set in delta.sets_up:
-            self.compiler.set_address_set(address_set)
-        for policy in delta.policies_up:
-            self.compiler.set_policy(policy)
-        for key in delta.policies_down:
-            self.compiler.remove_policy(key)
-        for name in delta.sets_down:
-            self.compiler.remove_address_set(name)
+        delta.tell(self.compiler)
         self._revisions = (delta.ir_revision, delta.objects_revision)
         self._api_revisions = delta.revisions
         return bool(delta)

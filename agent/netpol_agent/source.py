@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from netpol_compiler import wire
 from netpol_compiler.ir import AddressSet, CompiledPolicy
+from netpol_compiler.lower import NodeCompiler
 from netpol_compiler.objects import Key, Pod
 from netpol_compiler.parse import parse_pod
 from netpol_store.folder import Changes, FolderReader, FolderWatch, read_revision
@@ -41,6 +42,21 @@ class Delta:
     def __bool__(self) -> bool:
         """Whether a pod, a set or a policy changed."""
         return any((self.pods_up, self.pods_down, self.sets_up, self.sets_down, self.policies_up, self.policies_down))
+
+    def tell(self, compiler: NodeCompiler) -> None:
+        """Hand all of it to a node's compiler, which works it out at its next flush."""
+        for pod in self.pods_up:
+            compiler.set_pod(pod)
+        for key in self.pods_down:
+            compiler.remove_pod(key)
+        for address_set in self.sets_up:
+            compiler.set_address_set(address_set)
+        for policy in self.policies_up:
+            compiler.set_policy(policy)
+        for key in self.policies_down:
+            compiler.remove_policy(key)
+        for name in self.sets_down:
+            compiler.remove_address_set(name)
 
 
 class Source(Protocol):

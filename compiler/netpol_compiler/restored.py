@@ -11,9 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netpol_compiler.kinds import Family
+from netpol_compiler.objects import Connection
 from netpol_compiler.render import full_ipset_text, full_iptables_text
 from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
-from netpol_compiler.simulate import Sets, Tables, check_sets, parse_ipset_restore, parse_iptables_restore
+from netpol_compiler.simulate import (
+    Sets,
+    Tables,
+    check_sets,
+    first_packet,
+    parse_ipset_restore,
+    parse_iptables_restore,
+    walk,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,10 @@ class ReadBack:
 
     tables: Mapping[Family, Tables]
     sets: Sets
+
+    def passes(self, connection: Connection) -> bool:
+        """Whether the node forwards the connection's first packet. Raises SimulateError."""
+        return walk(self.tables[connection.source.family], self.sets, first_packet(connection)).accepted
 
 
 def node_text(ruleset: Ruleset) -> NodeText:

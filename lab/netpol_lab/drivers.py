@@ -20,7 +20,6 @@ from netpol_compiler.kinds import Family
 from netpol_compiler.lower import LowerOptions, compile_node
 from netpol_compiler.objects import Cluster
 from netpol_compiler.restored import ReadBack, node_text, read_back
-from netpol_compiler.simulate import first_packet, walk
 from netpol_compiler.workloads import ObjectId
 from netpol_lab.apiserver import ApiServer, State
 from netpol_lab.cases import Manifest, Seen
@@ -144,10 +143,8 @@ class SimulateDriver:
             return Seen("error", str(error))
         decided = self._picture.decided(check)
         for hop in journey.hops:
-            if hop.forwarded:
-                node = self._nodes[hop.node]
-                if not walk(node.tables[hop.connection.source.family], node.sets, first_packet(hop.connection)).accepted:
-                    return Seen("refused", "none", decided)
+            if hop.forwarded and not self._nodes[hop.node].passes(hop.connection):
+                return Seen("refused", "none", decided)
         return Seen("allowed", "data" if journey.answers else "reset", decided)
 
 

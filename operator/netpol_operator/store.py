@@ -136,7 +136,7 @@ class Store:
                     return
                 raise
             known = self.there.get(path)
-            if known is not None and resources.version_number(data["metadata"].get("resourceVersion")) > known.version:
+            if known is not None and _version(data) > known.version:
                 self._know(path, _there(data))
 
     async def delete(self, path: str) -> None:

@@ -94,18 +94,7 @@ class World:
 
 
 def apply(node: NodeCompiler, delta: Delta) -> None:
-    for pod in delta.pods_up:
-        node.set_pod(pod)
-    for address_set in delta.sets_up:
-        node.set_address_set(address_set)
-    for policy in delta.policies_up:
-        node.set_policy(policy)
-    for key in delta.pods_down:
-        node.remove_pod(key)
-    for key in delta.policies_down:
-        node.remove_policy(key)
-    for name in delta.sets_down:
-        node.remove_address_set(name)
+    delta.tell(node)
     node.flush()
 
 

@@ -11,7 +11,6 @@ from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Connection, Key
 from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.restored import node_text, read_back
-from netpol_compiler.simulate import first_packet, walk
 from netpol_compiler.verdict import Judge
 
 
@@ -23,8 +22,7 @@ class RenderedNode:
         self.rules = read_back(node_text(self.ruleset))
 
     def passes(self, connection: Connection) -> bool:
-        packet = first_packet(connection)
-        return walk(self.rules.tables[connection.source.family], self.rules.sets, packet).verdict == "ACCEPT"
+        return self.rules.passes(connection)
 
 
 class NodeWitnesses:
