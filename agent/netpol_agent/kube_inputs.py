@@ -19,7 +19,7 @@ until the new state can be put in force exactly, for a bounded time; after that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,13 @@ class NodeInputs:
         self.known.lost(key.namespace, now)
         self._select_policy(key)
 
+    def watch_listed(self, there: Collection[Key], now: float) -> None:
+        """The watch begins anew, with a list of the policies that carry our label. A policy that only the list of a namespace
+        has brought may have gone before that, of which no event tells."""
+        for namespace in self._namespaces:
+            unseen = any(key not in there for key in self._policies.held(namespace))
+            (self.known.doubted if unseen else self.known.lost)(namespace, now)
+
     def put_set(self, data: Json, now: float) -> None:
         self._dirty_sets.add(self._sets.put(data, now))
 
@@ -202,10 +209,9 @@ class NodeInputs:
 
     def due(self, now: float) -> float | None:
         """When `settle` or `take_fetches` has something to do even if nothing comes in; None: never."""
-        times = [w.deadline for w in self._waiting.values() if w.deadline < NEVER]
+        times = [t for t in (*(w.deadline for w in self._waiting.values()), self.known.due(now)) if t < NEVER]
         times += self._fetch_at.values()
         times += filter(None, [self.complaints.due(now)])
-        times += [t for t in (self.known.due(now),) if t < NEVER]
         if self._synced_at is not None and self._synced_at + HOLD_START > now:
             times.append(self._synced_at + HOLD_START)
         return min(times, default=None)

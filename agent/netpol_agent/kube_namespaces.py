@@ -5,7 +5,8 @@
 
 The watch brings the policies that carry the label of this node's bucket. The operator sets it when it sees where a pod runs,
 and nothing here waits for that: the namespace of a first pod is listed, and again until all its policies carry the label, from
-when on the watch brings each change. What leaves the watch may have lost its label only, and is asked for by name.
+when on the watch brings each change. What leaves the watch may have lost its label only, and is asked for by name. What such a
+list has brought and the watch, when it begins anew, does not, may have gone in between: the namespace is listed again.
 """
 
 from __future__ import annotations
@@ -94,10 +95,16 @@ class Namespaces:
             self._all[name].ask_at = now + delay
 
     def lost(self, name: str, now: float) -> None:
-        """A policy went: what is being listed may be older than that."""
+        """A policy went, or may have: what is being listed may be older than that."""
         found = self._all.get(name)
         if found is not None and found.asking:
             found.ask_at = now
+
+    def doubted(self, name: str, now: float) -> None:
+        """A policy that is known here may have gone without a word."""
+        found = self._all.get(name)
+        if found is not None:
+            found.ask_at = min(found.ask_at, now)
 
     def unlabelled(self, name: str, now: float) -> None:
         """A policy is there without our label: the watch will not tell of it."""

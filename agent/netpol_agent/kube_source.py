@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from netpol_agent.background import Background
@@ -64,11 +64,13 @@ class KubeSource:
         self._slots = asyncio.Semaphore(FETCHES)
         self._confirming: set[Key] = set()
         selectors = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
-        self._pods = self._reflector(PODS, self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)), selectors[0])
-        self._policies = self._reflector(
-            COMPILED_POLICIES, self._put_policy, lambda ns, n: self._left_policy(Key(ns, n)), selectors[1]
-        )
-        self._sets = self._reflector(ADDRESS_SETS, self._put_set, lambda _, n: self._left_set(n), selectors[1])
+        soon = self._settle_soon
+        pods = _Sink(self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)))
+        policies = _Sink(self._put_policy, lambda ns, n: self._left_policy(Key(ns, n)))
+        sets = _Sink(self._put_set, lambda _, n: self._left_set(n))
+        self._pods = Reflector(client, PODS, pods, selectors[0], on_listed=soon)
+        self._policies = Reflector(client, COMPILED_POLICIES, policies, selectors[1], on_listed=self._policies_listed)
+        self._sets = Reflector(client, ADDRESS_SETS, sets, selectors[1], on_listed=soon)
 
     def start(self) -> None:
         for reflector in self._reflectors:
@@ -110,11 +112,6 @@ class KubeSource:
     def _reflectors(self) -> tuple[Reflector, ...]:
         return (self._pods, self._policies, self._sets)
 
-    def _reflector(
-        self, path: str, put: Callable[[Json], None], gone: Callable[[str, str], None], selector: Mapping[str, str]
-    ) -> Reflector:
-        return Reflector(self._client, path, _Sink(put, gone), dict(selector), on_synced=self._settle_soon)
-
     def _put_pod(self, data: Json) -> None:
         self._inputs.put_pod(data, self._loop.time())
         self._settle_soon()
@@ -139,6 +136,10 @@ class KubeSource:
 
     def _left_set(self, name: str) -> None:
         self._inputs.left_set(name)
+        self._settle_soon()
+
+    def _policies_listed(self) -> None:
+        self._inputs.watch_listed({Key(*identity) for identity in self._policies.held}, self._loop.time())
         self._settle_soon()
 
     # -- settling --------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Reflector:
     """Follows `path` and tells `sink`. `params` may hold labelSelector and fieldSelector.
 
     `synced`: whether all there is was told once. `gaps`: how often events may have been missed, so that a list was needed.
+    `on_listed` is called after each whole list, when `held` is what there was at its moment.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Reflector:
         *,
         page: int = 500,
         on_gap: Callable[[], None] | None = None,
-        on_synced: Callable[[], None] | None = None,
+        on_listed: Callable[[], None] | None = None,
         metadata_only: bool = False,
     ) -> None:
         self.path = path
@@ -67,7 +68,7 @@ class Reflector:
         self._params: dict[str, Any] = dict(params or {})
         self._page = page
         self._on_gap = on_gap
-        self._on_synced = on_synced
+        self._on_listed = on_listed
         self._metadata_only = metadata_only
         self._held: dict[Identity, str] = {}
         self._delay = FIRST_DELAY
@@ -139,10 +140,9 @@ class Reflector:
             self._forget(identity)
         self.resource_version = version
         self._well()
-        if not self.synced:
-            self.synced = True
-            if self._on_synced is not None:
-                self._on_synced()
+        self.synced = True
+        if self._on_listed is not None:
+            self._on_listed()
 
     async def _confirmed(self, missing: set[Identity]) -> set[Identity]:
         """Those that a second list lacks too. What is there again comes with the watch, which starts at the first list."""

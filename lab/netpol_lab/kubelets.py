@@ -66,7 +66,7 @@ class Kubelets:
         self._config_errors: dict[str, str] = {}
         self._cache = Cache(self._changed, self._arrived)
         self._reflectors = {
-            kind: Reflector(client, path, self._cache.sink(kind), on_synced=self._synced) for kind, path in PATHS.items()
+            kind: Reflector(client, path, self._cache.sink(kind), on_listed=self._wake.set) for kind, path in PATHS.items()
         }
         self._writes = Writes(self._wake.set)
         self._programs = PodPrograms(client, spaces, processes, functools.partial(self._changed, True))
@@ -99,9 +99,6 @@ class Kubelets:
         while not condition():
             self._wake.clear()
             await self._wake.wait()
-
-    def _synced(self) -> None:
-        self._wake.set()
 
     def _changed(self, plan: bool) -> None:
         self._stale = self._stale or plan

@@ -155,7 +155,7 @@ class ClusterOperator:
             self.metrics.gaps.labels(kind).inc()
             self.audit.request()
 
-        return Reflector(self.client, path, sink, on_gap=gap, on_synced=self.publisher.kick, metadata_only=metadata_only)
+        return Reflector(self.client, path, sink, on_gap=gap, on_listed=self.publisher.kick, metadata_only=metadata_only)
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

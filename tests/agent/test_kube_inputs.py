@@ -431,6 +431,33 @@ def test_an_old_list_brings_no_deleted_policy_back(running: Desk) -> None:
     assert running.inputs.known.take_asks(running.now) == ["farm"]
 
 
+def test_what_a_list_has_brought_and_a_new_watch_does_not_is_listed_again(running: Desk) -> None:
+    """Found on a busy machine: the policy had gone after the list of its namespace and before the watch, and stayed for ever."""
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    running.inputs.settle(running.now)
+    running.inputs.known.take_asks(running.now)
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
+    assert running.take().policies_up == (FARM_IR,)
+    running.inputs.watch_listed({FARM_IR.key}, running.now)
+    assert running.inputs.known.take_asks(running.now) == []
+    running.inputs.watch_listed((), running.now)
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+    running.inputs.listed("farm", [], 80, running.now)
+    assert running.take().policies_down == (FARM_IR.key,)
+
+
+def test_what_is_being_listed_while_the_watch_begins_anew_does_not_count(running: Desk) -> None:
+    running.answers = False
+    running.pod("till", "10.0.0.9", namespace="farm", app="web")
+    running.inputs.settle(running.now)
+    running.inputs.known.take_asks(running.now)
+    running.inputs.watch_listed((), running.now)
+    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
+    assert running.take() == Delta()
+    assert running.inputs.known.take_asks(running.now) == ["farm"]
+
+
 def test_a_policy_that_left_the_watch_is_asked_for_by_name_only_where_it_matters(running: Desk) -> None:
     running.set(FRIENDS, 5, ("10.0.0.2",)).policy().take()
     assert running.inputs.left_policy(WEB_IR.key)

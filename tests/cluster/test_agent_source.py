@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +24,9 @@ from netpol_compiler.ir import AddressSet, CompiledPolicy
 from netpol_compiler.objects import Cluster as Objects
 from netpol_compiler.objects import Key, Labels, Namespace, Pod
 from netpol_compiler.selectors import label_selector
-from netpol_kube.client import ApiClient
+from netpol_kube.client import ApiClient, Page
 from netpol_kube.credentials import from_kubeconfig
-from netpol_kube.resources import address_set_object, bucket, compiled_policy_object, span_labels
+from netpol_kube.resources import COMPILED_POLICIES, address_set_object, bucket, compiled_policy_object, span_labels
 from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"
@@ -65,16 +67,30 @@ class Agent:
         return {m.text for m in self.sets[name].members} if name in self.sets else set()  # type: ignore[union-attr]  # addresses
 
 
+class Slow(ApiClient):
+    """Gets no list of the watched policies before `may_list`."""
+
+    may_list = threading.Event()
+    namespaces_listed = 0
+
+    async def pages(self, path: str, **params: Any) -> AsyncIterator[Page]:
+        while path == COMPILED_POLICIES and not self.may_list.is_set():
+            await asyncio.sleep(0.01)
+        async for page in super().pages(path, **params):
+            yield page
+        Slow.namespaces_listed += path.endswith("/compiledpolicies") and path != COMPILED_POLICIES
+
+
 @pytest.fixture
-def start(bare: Cluster) -> Iterator[Callable[[], Agent]]:
+def start(bare: Cluster) -> Iterator[Callable[..., Agent]]:
     """Starts agents' inputs; all end with the test."""
     running: list[tuple[Background, Tap]] = []
 
-    def begin() -> Agent:
+    def begin(client_class: type[ApiClient] = ApiClient) -> Agent:
         tap = Tap(from_kubeconfig(bare.kubeconfig)).__enter__()
         background = Background()
         running.append((background, tap))
-        client = ApiClient(tap.credentials, "test")
+        client = client_class(tap.credentials, "test")
         background.start()
         background.at_end(client.close)
         source = KubeSource(NODE, client, background)
@@ -210,6 +226,22 @@ def test_what_grows_elsewhere_is_not_received_here(start: Callable[[], Agent], p
     assert agent.tap.received - before < 4 * size, (
         "about one pod of this node, with bookmarks, and nothing of the other node's 20"
     )
+
+
+def test_a_policy_that_goes_between_the_list_of_its_namespace_and_the_first_watch_is_gone(
+    start: Callable[..., Agent], place: Place
+) -> None:
+    """Found on a busy machine, with an API server that had just come back: it stayed in force until the agent's end."""
+    place.put_set("10.0.0.2")
+    place.put_policy()
+    place.pod("web", host="10.200.99.5", app="web")
+    agent = start(Slow)
+    agent.until(lambda: Slow.namespaces_listed, "the list of the namespace")
+    place.delete("compiledpolicy", "web")
+    Slow.may_list.set()
+    agent.until(lambda: agent.source.complete, "complete")
+    assert Key(place.name, "web") in agent.pods
+    agent.until(lambda: place.policy.key not in agent.policies, "the policy's deletion", limit=5)
 
 
 def test_a_policy_of_a_newer_schema_keeps_the_last_good_state(start: Callable[[], Agent], place: Place) -> None:
