@@ -359,21 +359,23 @@ def labelled(data: dict[str, Any], version: int, bucket: int = BUCKET) -> dict[s
 FARM_IR = replace(WEB_IR, key=Key("farm", "p"), rules=())
 
 
-def test_a_first_pod_of_a_namespace_is_kept_back_while_the_policies_are_listed(running: Desk) -> None:
+@pytest.fixture
+def asking(running: Desk) -> Desk:
+    """It has just asked for the policies of `farm`, for a first pod there."""
     running.answers = False
     running.pod("till", "10.0.0.9", namespace="farm", app="web")
     assert running.take() == Delta()
     assert running.inputs.known.take_asks(running.now) == ["farm"]
-    assert running.take(PATIENCE / 2) == Delta()
+    return running
 
 
-def test_then_it_comes_together_with_its_policies(running: Desk) -> None:
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    running.inputs.settle(running.now)
-    assert running.inputs.known.take_asks(running.now) == ["farm"]
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
-    delta = running.take()
+def test_a_first_pod_of_a_namespace_is_kept_back_while_the_policies_are_listed(asking: Desk) -> None:
+    assert asking.take(PATIENCE / 2) == Delta()
+
+
+def test_then_it_comes_together_with_its_policies(asking: Desk) -> None:
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, asking.now)
+    delta = asking.take()
     assert ([p.key.name for p in delta.pods_up], delta.policies_up) == (["till"], (FARM_IR,))
 
 
@@ -384,31 +386,23 @@ def test_new_labels_of_the_only_pod_of_a_namespace_ask_for_nothing(running: Desk
     assert running.inputs.known.take_asks(running.now) == []
 
 
-def test_a_list_that_does_not_come_leaves_it_isolated_until_it_does(running: Desk) -> None:
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    assert running.take() == Delta()
-    assert running.inputs.known.take_asks(running.now) == ["farm"]
-    delta = running.take(PATIENCE)
+def test_a_list_that_does_not_come_leaves_it_isolated_until_it_does(asking: Desk) -> None:
+    delta = asking.take(PATIENCE)
     assert [p.key.name for p in delta.pods_up] == ["till"]
     [cover] = delta.policies_up
     assert (cover.key.namespace, cover.directions, cover.rules) == ("farm", frozenset(Direction), ())
-    assert "not known yet; isolated" in running.problems[0]
-    running.inputs.listed("farm", [], 60, running.now)
-    assert running.take().policies_down == (cover.key,)
-    assert running.problems == ()
+    assert "not known yet; isolated" in asking.problems[0]
+    asking.inputs.listed("farm", [], 60, asking.now)
+    assert asking.take().policies_down == (cover.key,)
+    assert asking.problems == ()
 
 
-def test_a_namespace_is_listed_again_until_all_its_policies_carry_the_label(running: Desk) -> None:
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    running.inputs.settle(running.now)
-    running.inputs.known.take_asks(running.now)
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50, bucket=8)], 60, running.now)
-    assert running.take().policies_up == (FARM_IR,)
-    assert running.inputs.known.take_asks(running.now + FIRST_DELAY) == ["farm"]
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 70)], 71, running.now)
-    assert running.inputs.known.take_asks(running.now + 100) == []
+def test_a_namespace_is_listed_again_until_all_its_policies_carry_the_label(asking: Desk) -> None:
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50, bucket=8)], 60, asking.now)
+    assert asking.take().policies_up == (FARM_IR,)
+    assert asking.inputs.known.take_asks(asking.now + FIRST_DELAY) == ["farm"]
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 70)], 71, asking.now)
+    assert asking.inputs.known.take_asks(asking.now + 100) == []
 
 
 def test_a_list_takes_away_what_it_lacks_but_nothing_newer_than_itself(running: Desk) -> None:
@@ -420,42 +414,30 @@ def test_a_list_takes_away_what_it_lacks_but_nothing_newer_than_itself(running: 
     assert running.take().policies_down == (WEB_IR.key,)
 
 
-def test_an_old_list_brings_no_deleted_policy_back(running: Desk) -> None:
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    running.inputs.settle(running.now)
-    running.inputs.known.take_asks(running.now)
-    running.inputs.gone_policy(FARM_IR.key, running.now)
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
-    assert running.take() == Delta()
-    assert running.inputs.known.take_asks(running.now) == ["farm"]
+def test_an_old_list_brings_no_deleted_policy_back(asking: Desk) -> None:
+    asking.inputs.gone_policy(FARM_IR.key, asking.now)
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, asking.now)
+    assert asking.take() == Delta()
+    assert asking.inputs.known.take_asks(asking.now) == ["farm"]
 
 
-def test_what_a_list_has_brought_and_a_new_watch_does_not_is_listed_again(running: Desk) -> None:
+def test_what_a_list_has_brought_and_a_new_watch_does_not_is_listed_again(asking: Desk) -> None:
     """Found on a busy machine: the policy had gone after the list of its namespace and before the watch, and stayed for ever."""
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    running.inputs.settle(running.now)
-    running.inputs.known.take_asks(running.now)
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
-    assert running.take().policies_up == (FARM_IR,)
-    running.inputs.watch_listed({FARM_IR.key}, running.now)
-    assert running.inputs.known.take_asks(running.now) == []
-    running.inputs.watch_listed((), running.now)
-    assert running.inputs.known.take_asks(running.now) == ["farm"]
-    running.inputs.listed("farm", [], 80, running.now)
-    assert running.take().policies_down == (FARM_IR.key,)
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, asking.now)
+    assert asking.take().policies_up == (FARM_IR,)
+    asking.inputs.watch_listed({FARM_IR.key}, asking.now)
+    assert asking.inputs.known.take_asks(asking.now) == []
+    asking.inputs.watch_listed((), asking.now)
+    assert asking.inputs.known.take_asks(asking.now) == ["farm"]
+    asking.inputs.listed("farm", [], 80, asking.now)
+    assert asking.take().policies_down == (FARM_IR.key,)
 
 
-def test_what_is_being_listed_while_the_watch_begins_anew_does_not_count(running: Desk) -> None:
-    running.answers = False
-    running.pod("till", "10.0.0.9", namespace="farm", app="web")
-    running.inputs.settle(running.now)
-    running.inputs.known.take_asks(running.now)
-    running.inputs.watch_listed((), running.now)
-    running.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, running.now)
-    assert running.take() == Delta()
-    assert running.inputs.known.take_asks(running.now) == ["farm"]
+def test_what_is_being_listed_while_the_watch_begins_anew_does_not_count(asking: Desk) -> None:
+    asking.inputs.watch_listed((), asking.now)
+    asking.inputs.listed("farm", [labelled(policy_object(FARM_IR), 50)], 60, asking.now)
+    assert asking.take() == Delta()
+    assert asking.inputs.known.take_asks(asking.now) == ["farm"]
 
 
 def test_a_policy_that_left_the_watch_is_asked_for_by_name_only_where_it_matters(running: Desk) -> None:
