@@ -1,7 +1,7 @@
 """The operator beside a large cluster: how long it takes to start, what that costs, and what changes of pods cost it.
 
 A real API server holds 50,000 pods of 5 KB, 500 namespaces and 5,000 policies, filled through its own API. The operator is the
-program itself, with the rights that the chart gives it. BENCH_SCALE=0.1 makes everything a tenth.
+program itself, with the rights that the chart gives it. BENCH_SCALE=0.1 makes everything a tenth, BENCH_ROUNDS=1 starts once.
 
 Called as a program this is the measurement (see `cluster_server.enclosed`); it prints one figure a line, as JSON.
 """
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 NAMESPACES, PODS, POLICIES = int(500 * SCALE), int(50_000 * SCALE), int(5_000 * SCALE)
-ROUNDS, LIMIT = 3, 900.0
+ROUNDS, LIMIT = int(os.environ.get("BENCH_ROUNDS", "3")), 900.0
 PARALLEL = 48
 CHANGES_PER_SECOND, SECONDS, SETTLE = 100, 30, 10
 HTTP_PORT = 9435
