@@ -126,8 +126,7 @@ class NodeInputs:
         """The watch begins anew, with a list of the policies that carry our label. A policy that only the list of a namespace
         has brought may have gone before that, of which no event tells."""
         for namespace in self._namespaces:
-            unseen = any(key not in there for key in self._policies.held(namespace))
-            (self.known.doubted if unseen else self.known.lost)(namespace, now)
+            self.known.lost(namespace, now, unheard=any(key not in there for key in self._policies.held(namespace)))
 
     def put_set(self, data: Json, now: float) -> None:
         self._dirty_sets.add(self._sets.put(data, now))

@@ -94,16 +94,10 @@ class Namespaces:
             self._all[name].asking = False
             self._all[name].ask_at = now + delay
 
-    def lost(self, name: str, now: float) -> None:
-        """A policy went, or may have: what is being listed may be older than that."""
+    def lost(self, name: str, now: float, unheard: bool = False) -> None:
+        """A policy went, or may have: what is being listed may be older than that; what is known too, if it went `unheard`."""
         found = self._all.get(name)
-        if found is not None and found.asking:
-            found.ask_at = now
-
-    def doubted(self, name: str, now: float) -> None:
-        """A policy that is known here may have gone without a word."""
-        found = self._all.get(name)
-        if found is not None:
+        if found is not None and (found.asking or unheard):
             found.ask_at = min(found.ask_at, now)
 
     def unlabelled(self, name: str, now: float) -> None:

@@ -26,7 +26,14 @@ from netpol_compiler.objects import Key, Labels, Namespace, Pod
 from netpol_compiler.selectors import label_selector
 from netpol_kube.client import ApiClient, Page
 from netpol_kube.credentials import from_kubeconfig
-from netpol_kube.resources import COMPILED_POLICIES, address_set_object, bucket, compiled_policy_object, span_labels
+from netpol_kube.resources import (
+    COMPILED_POLICIES,
+    address_set_object,
+    bucket,
+    compiled_policies_path,
+    compiled_policy_object,
+    span_labels,
+)
 from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"
@@ -65,20 +72,6 @@ class Agent:
 
     def members(self, name: str) -> set[str]:
         return {m.text for m in self.sets[name].members} if name in self.sets else set()  # type: ignore[union-attr]  # addresses
-
-
-class Slow(ApiClient):
-    """Gets no list of the watched policies before `may_list`."""
-
-    may_list = threading.Event()
-    namespaces_listed = 0
-
-    async def pages(self, path: str, **params: Any) -> AsyncIterator[Page]:
-        while path == COMPILED_POLICIES and not self.may_list.is_set():
-            await asyncio.sleep(0.01)
-        async for page in super().pages(path, **params):
-            yield page
-        Slow.namespaces_listed += path.endswith("/compiledpolicies") and path != COMPILED_POLICIES
 
 
 @pytest.fixture
@@ -232,13 +225,24 @@ def test_a_policy_that_goes_between_the_list_of_its_namespace_and_the_first_watc
     start: Callable[..., Agent], place: Place
 ) -> None:
     """Found on a busy machine, with an API server that had just come back: it stayed in force until the agent's end."""
+    namespace_listed, may_list = threading.Event(), threading.Event()
+
+    class Slow(ApiClient):
+        async def pages(self, path: str, **params: Any) -> AsyncIterator[Page]:
+            while path == COMPILED_POLICIES and not may_list.is_set():
+                await asyncio.sleep(0.01)
+            async for page in super().pages(path, **params):
+                yield page
+            if path == compiled_policies_path(place.name):
+                namespace_listed.set()
+
     place.put_set("10.0.0.2")
     place.put_policy()
     place.pod("web", host="10.200.99.5", app="web")
     agent = start(Slow)
-    agent.until(lambda: Slow.namespaces_listed, "the list of the namespace")
+    agent.until(namespace_listed.is_set, "the list of the namespace")
     place.delete("compiledpolicy", "web")
-    Slow.may_list.set()
+    may_list.set()
     agent.until(lambda: agent.source.complete, "complete")
     assert Key(place.name, "web") in agent.pods
     agent.until(lambda: place.policy.key not in agent.policies, "the policy's deletion", limit=5)

@@ -44,8 +44,8 @@ def served(field: Field, outside: Place) -> Field:
 
     def opened() -> bool:
         # A node that does not know a Service answers itself: with a reset, which passes for an answer.
-        served = (outside.get(f"http://{place}/hostname") for place in (ANYWHERE, LOCAL, ANYWHERE_ELSEWHERE))
-        return all(name == "one" for name in served) and outside.reaches(LOCAL_ELSEWHERE) == [False]
+        names = (outside.get(f"http://{place}/hostname") for place in (ANYWHERE, LOCAL, ANYWHERE_ELSEWHERE))
+        return all(name == "one" for name in names) and outside.reaches(LOCAL_ELSEWHERE) == [False]
 
     # kube-proxy's connection to the API server, if it broke before this test, may be missed only after 45 s.
     field.kubectl.until(lambda: known() and opened(), "every node knows the Services", 90)
