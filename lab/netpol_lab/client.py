@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab import folders, machine, protocol
+from netpol_lab.control.forward import loopback_listener
 from netpol_lab.errors import BY_NAME, LabError, LabMissing, LabTimeout
-from netpol_lab.forward import loopback_listener
 
 Object = Mapping[str, Any]
 Progress = Callable[[str], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netpol_lab.model import Backend
+from netpol_lab.topology.model import Backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netpol_lab.errors import LabError
-from netpol_lab.netns import Namespaces
+from netpol_lab.network.netns import Namespaces
 
 END_LIMIT = 30.0
 ACTIONS = ("stop", "kill", "hold", "start", "restart", "pause", "resume")

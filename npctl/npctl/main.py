@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from npctl import commands_cluster, commands_files, commands_lab, commands_run
+from npctl.cli import cluster, daemons, files, lab
 from npctl.errors import CommandError
 from npctl.output import fail, finish, hint
 
@@ -36,10 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands_files.register(app)
-commands_cluster.register(app)
-commands_lab.register(app)
-commands_run.register(app)
+files.register(app)
+cluster.register(app)
+lab.register(app)
+daemons.register(app)
 
 
 def _show_version(wanted: bool) -> None:

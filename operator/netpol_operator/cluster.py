@@ -25,22 +25,22 @@ from typing import Any
 import kopf
 import uvloop
 
-from netpol_compiler.pipeline import Pipeline
-from netpol_compiler.span import Spans
-from netpol_kube import resources
+from netpol_api import resources
+from netpol_compiler.policy.pipeline import Pipeline
+from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import Credentials
 from netpol_kube.reflector import Reflector
-from netpol_operator.audit import Audit
 from netpol_operator.election import Election
-from netpol_operator.events import Events
-from netpol_operator.feed import Feed, PodSink, Told
-from netpol_operator.http import HttpServer
-from netpol_operator.kopf_storage import NoDiffBase, NoProgress
-from netpol_operator.metrics import Metrics
-from netpol_operator.publish import Publisher
-from netpol_operator.status import StatusWriter
-from netpol_operator.store import IRSink
+from netpol_operator.inputs.audit import Audit
+from netpol_operator.inputs.feed import Feed, PodSink, Told
+from netpol_operator.inputs.kopf_storage import NoDiffBase, NoProgress
+from netpol_operator.publishing.events import Events
+from netpol_operator.publishing.publisher import Publisher
+from netpol_operator.publishing.status import StatusWriter
+from netpol_operator.publishing.store import IRSink
+from netpol_operator.serving.http import HttpServer
+from netpol_operator.serving.metrics import Metrics
 
 log = logging.getLogger("npctl.operator")
 

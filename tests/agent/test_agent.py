@@ -17,18 +17,18 @@ import pytest
 from builders import allow, cluster, pod, pods, policy
 from dataplanes import shell
 from isolated import isolated
-from netpol_agent.agent import Agent, AgentOptions
-from netpol_agent.backend import BackendKind
-from netpol_agent.cleanup import run_cleanup
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.cleanup import run_cleanup
+from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
-from netpol_agent.report import FolderReporter
-from netpol_agent.runner import Processes
-from netpol_agent.source import FolderSource
-from netpol_agent.start import only_one
-from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
-from netpol_compiler.kinds import Family
-from netpol_compiler.objects import Key, Pod, Policy
+from netpol_agent.inputs.source import FolderSource
+from netpol_agent.loop import Agent, AgentOptions
+from netpol_agent.main import only_one
+from netpol_agent.reporting.report import FolderReporter
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.objects import Key, Pod, Policy
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
 
 WEB = pod("shop", "web", ["10.0.0.1", "fd00::1"], app="web")
@@ -73,7 +73,7 @@ class Node:
 
     def process(self) -> subprocess.Popen[bytes]:
         folders = [x for f in ("objects", "ir", "reports") for x in (f"--{f}", str(self.root / f))]
-        program = "import sys; from npctl.agent_command import run; sys.exit(run(sys.argv[1:]))"
+        program = "import sys; from npctl.commands.agent import run; sys.exit(run(sys.argv[1:]))"
         return subprocess.Popen([sys.executable, "-c", program, "--node", "n1", *folders])
 
     def report(self) -> dict[str, Any]:

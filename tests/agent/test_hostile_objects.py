@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from generators import clusters
 from hostile import deep, peak, spoiled_json
-from netpol_agent.complaints import Complaints
-from netpol_agent.inbox import Inbox
-from netpol_agent.kube_inputs import NodeInputs
-from netpol_agent.kube_sets import SetStore
-from netpol_agent.source import Delta
-from netpol_compiler import wire
-from netpol_compiler.lower import NodeCompiler, compile_node
-from netpol_compiler.objects import Cluster, Key
-from netpol_compiler.parse import parse_pod
-from netpol_compiler.pipeline import compile_cluster
+from netpol_agent.inputs.mailbox import Inbox
+from netpol_agent.inputs.node_inputs import NodeInputs
+from netpol_agent.inputs.problems import Complaints
+from netpol_agent.inputs.sets import SetStore
+from netpol_agent.inputs.source import Delta
+from netpol_api.resources import address_set_object, bucket, compiled_policy_object
+from netpol_compiler.model.objects import Cluster, Key
+from netpol_compiler.node import NodeCompiler, compile_node
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.reading.objects import parse_pod
 from netpol_kube.client import ProtocolError, checked_object
-from netpol_kube.resources import address_set_object, bucket, compiled_policy_object
 from search import searched
 from tellings import pod_manifest
 

@@ -18,18 +18,18 @@ import pytest
 from builders import allow, block, cluster, egress_policy, key, pod, pods, policy
 from dataplanes import shell
 from isolated import isolated
-from netpol_agent.agent import Agent, AgentOptions
-from netpol_agent.backend import BackendKind
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError, KernelError
-from netpol_agent.http import CONNECTIONS, VIEWS, Endpoints, Server
-from netpol_agent.metrics import Metrics
-from netpol_agent.report import FolderReporter
-from netpol_agent.runner import Processes
-from netpol_agent.source import FolderSource
-from netpol_agent.view import pod_view, split_counters
-from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
-from netpol_compiler.objects import Key, Pod, Policy
+from netpol_agent.inputs.source import FolderSource
+from netpol_agent.loop import Agent, AgentOptions
+from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.serving.http import CONNECTIONS, VIEWS, Endpoints, Server
+from netpol_agent.serving.metrics import Metrics
+from netpol_agent.serving.pod_rules import pod_view, split_counters
+from netpol_compiler.model.objects import Key, Pod, Policy
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
 
 WEB = pod("shop", "web", ["10.0.0.1"], app="web")

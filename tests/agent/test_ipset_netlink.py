@@ -10,14 +10,14 @@ import pytest
 
 from dataplanes import Recorder, assert_in_force, dataplane, ruleset, shell
 from isolated import isolated
-from netpol_agent.backend import BackendKind
-from netpol_agent.ipset_netlink import MOST, KernelSets, member_data
-from netpol_agent.ipsets import IPSets
-from netpol_agent.netlink import NETLINK_NETFILTER, Netlink
-from netpol_agent.runner import Processes
-from netpol_compiler.kinds import Family
-from netpol_compiler.render import add_members, create_set, delete_members, destroy_set
-from netpol_compiler.ruleset import IPSet
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.ipsets import IPSets
+from netpol_agent.dataplane.runner import Processes
+from netpol_agent.netlink.ipset import MOST, KernelSets, member_data
+from netpol_agent.netlink.messages import NETLINK_NETFILTER, Netlink
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
+from netpol_compiler.ruleset.values import IPSet
 
 pytestmark = pytest.mark.kernel
 

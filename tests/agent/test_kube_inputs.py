@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from builders import address, allow, pods, policy
-from netpol_agent.inbox import Inbox
-from netpol_agent.kube_inputs import FETCH_AFTER, FETCH_AGAIN, HOLD_NEW, HOLD_OLD, HOLD_START, NodeInputs
-from netpol_agent.kube_namespaces import FIRST_DELAY, PATIENCE
-from netpol_agent.source import Delta
-from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
-from netpol_compiler.ir import AddressSet, CompiledPolicy
-from netpol_compiler.kinds import Direction
-from netpol_compiler.objects import Cluster, Key, Labels, Namespace, Policy
-from netpol_kube.resources import address_set_object, compiled_policy_object, span_label
+from netpol_agent.inputs.mailbox import Inbox
+from netpol_agent.inputs.namespaces import FIRST_DELAY, PATIENCE
+from netpol_agent.inputs.node_inputs import FETCH_AFTER, FETCH_AGAIN, HOLD_NEW, HOLD_OLD, HOLD_START, NodeInputs
+from netpol_agent.inputs.source import Delta
+from netpol_api.resources import address_set_object, compiled_policy_object, span_label
+from netpol_compiler.model.kinds import Direction
+from netpol_compiler.model.objects import Cluster, Key, Labels, Namespace, Policy
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
+from netpol_compiler.policy.pipeline import compile_cluster
 
 Json = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from builders import key, policy
-from netpol_agent.complaints import Complaints
-from netpol_agent.kube_policies import PolicyStore
-from netpol_compiler import wire
-from netpol_compiler.translate import translate
+from netpol_agent.inputs.policies import PolicyStore
+from netpol_agent.inputs.problems import Complaints
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.translate import translate
 
 KEY = key("shop/p")
 

@@ -12,8 +12,8 @@ import pytest
 
 from cluster_api import Cluster, nodes
 from kubectl import Kubectl
-from netpol_lab import kubernetes_bin
 from netpol_lab.client import LabClient
+from netpol_lab.control import kubernetes_bin
 from netpol_lab.errors import LabLacksPrograms
 from programs_api import Programs
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from cluster_api import Cluster
-from netpol_agent.backend import BackendKind
-from netpol_agent.background import Background
+from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.errors import Failure
-from netpol_agent.kube_report import AgentPod, KubeReporter
-from netpol_agent.report import Report
-from netpol_compiler.kinds import FAMILIES
+from netpol_agent.inputs.background import Background
+from netpol_agent.reporting.node_report import AgentPod, KubeReporter
+from netpol_agent.reporting.report import Report
+from netpol_compiler.model.kinds import FAMILIES
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig
 from wire_tap import Tap

@@ -16,17 +16,9 @@ import pytest
 
 from builders import address, allow, pods, policy
 from cluster_api import Cluster
-from netpol_agent.background import Background
-from netpol_agent.kube_source import KubeSource
-from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
-from netpol_compiler.ir import AddressSet, CompiledPolicy
-from netpol_compiler.objects import Cluster as Objects
-from netpol_compiler.objects import Key, Labels, Namespace, Pod
-from netpol_compiler.selectors import label_selector
-from netpol_kube.client import ApiClient, Page
-from netpol_kube.credentials import from_kubeconfig
-from netpol_kube.resources import (
+from netpol_agent.inputs.api_source import KubeSource
+from netpol_agent.inputs.background import Background
+from netpol_api.resources import (
     COMPILED_POLICIES,
     address_set_object,
     bucket,
@@ -34,6 +26,14 @@ from netpol_kube.resources import (
     compiled_policy_object,
     span_labels,
 )
+from netpol_compiler.model.objects import Cluster as Objects
+from netpol_compiler.model.objects import Key, Labels, Namespace, Pod
+from netpol_compiler.model.selectors import label_selector
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_kube.client import ApiClient, Page
+from netpol_kube.credentials import from_kubeconfig
 from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"

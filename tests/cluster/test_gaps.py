@@ -10,13 +10,13 @@ import pytest
 from cluster_api import Cluster
 from ground_api import IN_FORCE, NODES, Ground, allow, pod, policy, space
 from ir_api import IR, see_ir
-from netpol_compiler.pipeline import Pipeline
-from netpol_compiler.span import Spans
+from netpol_compiler.policy.pipeline import Pipeline
+from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig
-from netpol_operator.audit import Audit
-from netpol_operator.feed import Feed
-from netpol_operator.metrics import Metrics
+from netpol_operator.inputs.audit import Audit
+from netpol_operator.inputs.feed import Feed
+from netpol_operator.serving.metrics import Metrics
 from probes_api import Probes
 from programs_api import AGENT_PORT, STARTED, Programs
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cluster_api import Cluster
-from npctl.api import Access, ApiError, connect
+from npctl.cluster.api import Access, ApiError, connect
 from published import NODES, compile_policy, npctl, pod, policy, report
 
 HERE = "npctl-reads"

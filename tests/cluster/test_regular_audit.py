@@ -14,11 +14,11 @@ import kopf
 import pytest
 
 from cluster_api import Cluster, nodes
-from netpol_compiler.objects import Key
-from netpol_kube import resources
+from netpol_api import resources
+from netpol_compiler.model.objects import Key
 from netpol_kube.credentials import from_kubeconfig
-from netpol_operator import publish
 from netpol_operator.cluster import ClusterOperator, OperatorOptions
+from netpol_operator.publishing import publisher
 
 LIMIT = 30.0
 NODES = ("172.31.7.111", "172.31.7.112")
@@ -65,7 +65,7 @@ async def running(lab: Cluster) -> AsyncIterator[ClusterOperator]:
 def test_a_change_is_published_while_everything_is_compared(
     start_api: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "PIECE", 1)
+    monkeypatch.setattr(publisher, "PIECE", 1)
     lab = start_api(objects=nodes(111, 112))
 
     async def scenario() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile import assert_linear, spoiled, spoiled_json
+from netpol_api.resources import span_of, version_number
 from netpol_kube import client, reflector
-from netpol_kube.resources import span_of, version_number
 from odd_api import Answer, Heard, OddApi, answer, follow, half, page, raw, status, stream, thing
 from search import searched
 

@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpol_compiler.addresses import parse_address
-from netpol_compiler.objects import Key
-from netpol_compiler.workloads import ObjectId
-from netpol_lab.apiserver import ApiServer
-from netpol_lab.apiworld import Around, Objects, Plan, work_out
-from netpol_lab.model import Families, Topology
+from netpol_compiler.model.addresses import parse_address
+from netpol_compiler.model.objects import Key
+from netpol_lab.kubelet.planner import Around, Objects, Plan, work_out
+from netpol_lab.offline.objects import ApiServer
+from netpol_lab.topology.model import Families, Topology
+from netpol_manifests.world import ObjectId
 from search import searched
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from netpol_compiler.addresses import parse_address
-from netpol_lab import podstatus
-from netpol_lab.apiworld import Placed
+from netpol_compiler.model.addresses import parse_address
 from netpol_lab.errors import LabError
-from netpol_lab.model import LabNode
-from netpol_lab.podcontainer import program_container, read_program
+from netpol_lab.kubelet import pod_status
+from netpol_lab.kubelet.planner import Placed
+from netpol_lab.kubelet.pod_container import program_container, read_program
+from netpol_lab.topology.model import LabNode
 
 Json = dict[str, Any]
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
@@ -74,15 +74,15 @@ def test_other_containers_are_no_programs() -> None:
 def test_a_status_that_is_written_is_not_written_again() -> None:
     placed = Placed("u", LabNode("n1", (parse_address("172.31.7.1"),), ()), (parse_address("10.200.1.2"),))
     data = {"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
-    status = podstatus.pod_status(data, placed, podstatus.ALWAYS, NOW)
-    assert podstatus.differs(data.get("status"), status)
+    status = pod_status.pod_status(data, placed, pod_status.ALWAYS, NOW)
+    assert pod_status.differs(data.get("status"), status)
     written = {**data, "status": status}
-    assert podstatus.pod_status(written, placed, podstatus.ALWAYS, LATER) == status
-    run = podstatus.Run(running=False, ready=False, restarts=1, exit_code=1)
-    crashed = podstatus.pod_status(written, placed, run, LATER)
-    assert podstatus.differs(status, crashed) and not podstatus.is_ready({"status": crashed})
+    assert pod_status.pod_status(written, placed, pod_status.ALWAYS, LATER) == status
+    run = pod_status.Run(running=False, ready=False, restarts=1, exit_code=1)
+    crashed = pod_status.pod_status(written, placed, run, LATER)
+    assert pod_status.differs(status, crashed) and not pod_status.is_ready({"status": crashed})
     assert crashed["containerStatuses"][0]["state"] == {"waiting": {"reason": "CrashLoopBackOff"}}
-    ended = podstatus.pod_status(written, placed, replace(run, exit_code=0, ended=True), LATER)
+    ended = pod_status.pod_status(written, placed, replace(run, exit_code=0, ended=True), LATER)
     assert ended["phase"] == "Succeeded" and ended["containerStatuses"][0]["state"]["terminated"]["reason"] == "Completed"
 
 
@@ -107,10 +107,10 @@ def test_workloads_count_their_pods() -> None:
     ready = {"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     pods = [ready, {"metadata": {}, "status": {}}, {**ready, "metadata": {"deletionTimestamp": NOW}}]
     deployment = {"metadata": {"generation": 3}}
-    status = podstatus.workload_status("Deployment", deployment, 2, pods, NOW)
+    status = pod_status.workload_status("Deployment", deployment, 2, pods, NOW)
     assert (status["observedGeneration"], status["replicas"], status["readyReplicas"]) == (3, 2, 1)
     assert {c["type"]: c["status"] for c in status["conditions"]} == {"Available": "False", "Progressing": "True"}
-    again = podstatus.workload_status("Deployment", {**deployment, "status": status}, 2, pods, LATER)
-    assert not podstatus.differs(status, again)
-    agents = podstatus.workload_status("DaemonSet", deployment, 2, pods, NOW)
+    again = pod_status.workload_status("Deployment", {**deployment, "status": status}, 2, pods, LATER)
+    assert not pod_status.differs(status, again)
+    agents = pod_status.workload_status("DaemonSet", deployment, 2, pods, NOW)
     assert (agents["desiredNumberScheduled"], agents["numberReady"], agents["numberUnavailable"]) == (2, 1, 1)

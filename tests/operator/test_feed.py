@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from netpol_compiler.objects import Key, Policy
-from netpol_compiler.pipeline import Pipeline
-from netpol_compiler.span import Spans
-from netpol_operator.feed import Feed
+from netpol_compiler.model.objects import Key, Policy
+from netpol_compiler.policy.pipeline import Pipeline
+from netpol_compiler.policy.span import Spans
+from netpol_operator.inputs.feed import Feed
 
 
 def pod(version: int, uid: str = "u1", node: str = "n1", app: str = "web") -> dict[str, Any]:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile import spoiled_json
-from netpol_compiler.objects import Cluster
-from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
-from netpol_compiler.pipeline import Pipeline, compile_cluster
-from netpol_compiler.span import Spans
+from netpol_compiler.model.objects import Cluster
+from netpol_compiler.policy.pipeline import Pipeline, compile_cluster
+from netpol_compiler.policy.span import Spans
+from netpol_compiler.reading.objects import parse_namespace, parse_pod, parse_policy
 from netpol_kube.client import ProtocolError, checked_object
-from netpol_operator.feed import KINDS, Feed
+from netpol_operator.inputs.feed import KINDS, Feed
 from search import searched
 from tellings import Event, History, Identity, histories
 

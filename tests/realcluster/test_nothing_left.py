@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from host import host_state
-from realcluster import pids
-from realcluster.client import RealCluster
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.nodes import pids
 
 OWNER = """
 import sys
 from pathlib import Path
-from realcluster.client import RealCluster
+from netpol_realcluster.client import RealCluster
 with RealCluster(Path(sys.argv[1]), nodes=1, progress=lambda text: print(text, flush=True)):
     print("up", flush=True)
     sys.stdin.read()

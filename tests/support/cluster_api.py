@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from netpol_lab import kubernetes_bin
 from netpol_lab.client import LabClient
+from netpol_lab.control import kubernetes_bin
 
 T = TypeVar("T")
 Object = Mapping[str, Any]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from netpol_agent.backend import BackendKind, find_backend
-from netpol_agent.dataplane import Dataplane, SyncResult
-from netpol_agent.ipset_netlink import KernelSets
-from netpol_agent.runner import Done, Processes
-from netpol_compiler.kinds import FAMILIES, Family
-from netpol_compiler.ruleset import IPSet, Rules, Ruleset, Touched
+from netpol_agent.dataplane.backend import BackendKind, find_backend
+from netpol_agent.dataplane.dataplane import Dataplane, SyncResult
+from netpol_agent.dataplane.runner import Done, Processes
+from netpol_agent.netlink.ipset import KernelSets
+from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.ruleset.values import IPSet, Rules, Ruleset, Touched
 
 ADDRESSES = {Family.V4: "10.0.0.{}", Family.V6: "fd00::{}"}
 LENGTH = {Family.V4: "/32", Family.V6: "/128"}

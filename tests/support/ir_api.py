@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_api import Cluster
-from netpol_compiler import wire
-from netpol_compiler.ir import AddressSet
-from netpol_compiler.objects import Cluster as Objects
-from netpol_compiler.objects import Key, Pod
-from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
-from netpol_compiler.pipeline import compile_cluster
-from netpol_kube import resources
+from netpol_api import resources
+from netpol_compiler.model.objects import Cluster as Objects
+from netpol_compiler.model.objects import Key, Pod
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import AddressSet
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.reading.objects import parse_namespace, parse_pod, parse_policy
 
 KINDS = "networkpolicies,pods,namespaces,addresssets,compiledpolicies"
 Document = Mapping[str, Any]

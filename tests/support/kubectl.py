@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from netpol_lab import kubernetes_bin
+from netpol_lab.control import kubernetes_bin
 
 Object = dict[str, object]
 

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from generators import namespaces, pods, policies
-from netpol_compiler.objects import Labels, Namespace, Pod, Policy
+from netpol_compiler.model.objects import Labels, Namespace, Pod, Policy
 from spellings import manifests, writable
 
 Json = dict[str, Any]
