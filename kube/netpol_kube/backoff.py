@@ -1,7 +1,7 @@
 """How long to wait before the next try: one rule for everything that is tried again after a failure.
 
-In: the first and the longest wait. Out: seconds, growing with each failure in a row until `reset`. Left out: the waiting itself; an
-event loop, a thread and a deadline wait differently.
+In: the first and the longest wait. Out: seconds, growing with each failure in a row until `reset`. Left out: the waiting itself;
+an event loop, a thread and a deadline wait in their own ways.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from netpol_api import resources
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient
-from netpol_kube.credentials import Credentials
+from netpol_kube.credentials import Credentials, CredentialsError
 from netpol_kube.reflector import Reflector
 from netpol_operator.election import Election
 from netpol_operator.inputs.audit import Audit
@@ -232,12 +232,17 @@ def connection(credentials: Credentials) -> kopf.ConnectionInfo:
     from datetime import UTC, datetime, timedelta
 
     rotated = credentials.token_file is not None
+    token = credentials.bearer()
+    name, _, password = ("" if token else credentials.basic).partition(":")
     return kopf.ConnectionInfo(
         server=credentials.server,
         ca_data=credentials.ca.encode() or None,
         insecure=credentials.insecure or None,
         scheme="Bearer",
-        token=credentials.bearer() or None,
+        token=token or None,
+        username=name or None,
+        password=password or None,
+        proxy_url=credentials.proxy or None,
         certificate_data=credentials.certificate.encode() or None,
         private_key_data=credentials.key.encode() or None,
         expiration=datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS) if rotated else None,
@@ -245,7 +250,11 @@ def connection(credentials: Credentials) -> kopf.ConnectionInfo:
 
 
 def run_on_cluster(options: OperatorOptions) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. Raises CredentialsError for a kubeconfig that kopf cannot use."""
+    if options.credentials.server_name:
+        raise CredentialsError(
+            "the operator cannot use a kubeconfig with tls-server-name", "name the server as its certificate does"
+        )
     gc.set_threshold(*GC_THRESHOLDS)
     operator = ClusterOperator(options)
     for noisy in ("kopf", "aiohttp.access"):
