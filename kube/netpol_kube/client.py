@@ -14,8 +14,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
-import aiohttp
-
+from netpol_kube.aiohttp_import import aiohttp
 from netpol_kube.backoff import Backoff
 from netpol_kube.credentials import Credentials
 from netpol_kube.errors import ApiError, ApiUnreachable, CredentialsError, Json, KubeError, ProtocolError, reason_of

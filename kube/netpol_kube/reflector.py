@@ -43,7 +43,8 @@ class Reflector:
     """Follows `path` and tells `sink`. `params` may hold labelSelector and fieldSelector.
 
     `synced`: whether all there is was told once. `gaps`: how often events may have been missed, so that a list was needed.
-    `on_listed` is called after each whole list, when `held` is what there was at its moment.
+    `on_listed` is called after each whole list, when `held` is what there was at its moment. `gives_up` says which failures
+    of the first list end `run`, which raises them then; without it none does.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reflector:
         on_gap: Callable[[], None] | None = None,
         on_listed: Callable[[], None] | None = None,
         metadata_only: bool = False,
+        gives_up: Callable[[KubeError], bool] | None = None,
     ) -> None:
         self.path = path
         self.synced = False
@@ -71,6 +73,7 @@ class Reflector:
         self._on_gap = on_gap
         self._on_listed = on_listed
         self._metadata_only = metadata_only
+        self._gives_up = gives_up
         self._held: dict[Identity, str] = {}
         self._backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
 
@@ -80,7 +83,7 @@ class Reflector:
         return self._held
 
     async def run(self) -> None:
-        """Follow until cancelled. Errors are logged once each, counted, and tried again."""
+        """Follow until cancelled. Errors are logged once each, counted, and tried again. Raises what `gives_up` says."""
         while True:
             try:
                 if not self.resource_version:
@@ -108,6 +111,8 @@ class Reflector:
                 self._on_gap()
 
     async def _pause(self, error: KubeError, at_least: float = 0.0) -> None:
+        if self._gives_up is not None and not self.synced and self._gives_up(error):
+            raise error
         self.failures += 1
         words = str(error)
         if words != self.problem:
