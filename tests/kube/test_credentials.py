@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_an_auth_providers_token_is_shown_and_without_plugins_it_is_refused(tmp_
     assert from_kubeconfig(path, plugins=True).authorization() == "Bearer of-the-provider"
     with pytest.raises(CredentialsError, match="'u' needs 'auth-provider', which the daemons do not run"):
         from_kubeconfig(path)
+
+
+def test_the_kubernetes_library_is_loaded_for_a_plugin_alone(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from netpol_kube.client import ApiClient; from netpol_kube.credentials import *\n"
+        "ApiClient(from_kubeconfig(Path(sys.argv[1]), plugins=True)); print('kubernetes' in sys.modules)"
+    )
+    answer = {"status": {"token": "of-the-plugin"}}
+    for user, loaded in (({"token": "t"}, "False"), (plugin(tmp_path, "ask", answer), "True")):
+        path = config(tmp_path, {"server": "https://x"}, user)
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == loaded
 
 
 # -- several files, as kubectl merges them -----------------------------------------------------------------
