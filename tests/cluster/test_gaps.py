@@ -119,7 +119,7 @@ async def _started(ground: Ground) -> None:
     feed = Feed(Pipeline(), Spans(), lambda: None)
     async with ApiClient(from_kubeconfig(ground.cluster.kubeconfig)) as client:
         for item in ground.cluster.items("namespaces"):
-            feed.put("Namespace", item)
+            feed.on_update("Namespace", item)
         audit = Audit(client, feed, Metrics(), lambda _: passes.set())
         task = asyncio.create_task(audit.run())
         while not client.requests:
@@ -128,9 +128,9 @@ async def _started(ground: Ground) -> None:
         number = 0
         while not passes.is_set():
             for item in await asyncio.to_thread(ground.cluster.items, "networkpolicies", "-A"):
-                feed.put("NetworkPolicy", item)
+                feed.on_update("NetworkPolicy", item)
             number += 1
             restless = {**item, "metadata": {**item["metadata"], "name": f"restless-{number}", "uid": str(number)}}
-            feed.put("NetworkPolicy", restless)
+            feed.on_update("NetworkPolicy", restless)
         task.cancel()
         assert audit.complete
