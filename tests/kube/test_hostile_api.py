@@ -57,7 +57,7 @@ class HeardApart(Heard):
 @pytest.fixture(autouse=True, scope="module")
 def soon() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("CONFIRM_SECONDS", "FIRST_DELAY", "LONGEST_DELAY"):
+        for name in ("CONFIRM_SECONDS", "RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
             patch.setattr(reflector, name, 0.002)
         patch.setattr(client, "LONGEST_RETRY_AFTER", 0.002)
         yield

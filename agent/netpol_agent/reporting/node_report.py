@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from netpol_agent.reporting.report import Report
 from netpol_api.resources import API_VERSION, NODE_REPORTS, NODES, node_report_path
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("agent")
@@ -31,7 +31,7 @@ SPACING = 0.1
 """Seconds between two writes at least."""
 PATIENCE = 10.0
 """Seconds until an agent that has just started, and whose inputs do not become complete, reports that."""
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
 MOST = 30
 """Failures and problems in one report at most; `failureCount` counts them all."""
 LONGEST = 1000
@@ -79,7 +79,7 @@ class KubeReporter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        delay = FIRST_DELAY
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
         while True:
             # After a while without news: the report says that the agent lives.
             with contextlib.suppress(TimeoutError):
@@ -92,10 +92,10 @@ class KubeReporter:
             except KubeError as error:
                 self._failed(str(error))
                 self._due.set()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_DELAY)
+                await asyncio.sleep(backoff.next_seconds())
             else:
-                self.problem, delay = "", FIRST_DELAY
+                self.problem = ""
+                backoff.reset()
                 await asyncio.sleep(SPACING)
 
     def _failed(self, words: str) -> None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpol_api.resources import NAMESPACES
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("npctl.lab")
 
 _FINALIZER = "kubernetes"
-_FIRST_DELAY, _LONGEST_DELAY = 0.02, 1.0
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.02, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class NamespaceEnds:
 
     async def _end(self, namespace: str) -> None:
         """Try until it is gone."""
-        delay, told = _FIRST_DELAY, ""
+        backoff, told = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), ""
         while True:
             try:
                 if await self._emptied(namespace):
@@ -72,8 +73,7 @@ class NamespaceEnds:
                 if str(error) != told:
                     log.warning("namespace %s: %s", namespace, error)
                 told = str(error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+            await asyncio.sleep(backoff.next_seconds())
 
     async def _emptied(self, namespace: str) -> bool:
         """Delete everything; whether nothing was left."""

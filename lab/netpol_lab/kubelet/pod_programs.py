@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab.errors import LabError
 from netpol_lab.kubelet.pod_container import SERVICE_ACCOUNT, HostPath, Probe, Program
@@ -35,8 +36,8 @@ from netpol_lab.processes import Processes
 
 log = logging.getLogger("npctl.lab")
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
-"""Seconds until a program that has ended is started again; doubled each time, until one has run for a while."""
+RESTART_SECONDS, LONGEST_RESTART_SECONDS = 0.1, 5.0
+"""Until a program that has ended is started again: the first wait and the longest. One that has run for a while begins anew."""
 LONG_RUN = 10.0
 TOKEN_SECONDS = 3607
 """As kubelets ask for it. A token is asked for anew when four fifths of its time are over."""
@@ -213,7 +214,7 @@ class _Pod:
         except OSError as error:
             self._tell_loop(words=f"its file system cannot be made: {error}")
             return
-        delay = FIRST_DELAY
+        backoff = Backoff(RESTART_SECONDS, LONGEST_RESTART_SECONDS)
         while not self._stop.is_set():
             if self._processes.held(self.program.name):
                 self._processes.wait_released(self.program.name, _HELD_POLL)
@@ -222,9 +223,9 @@ class _Pod:
             code = self._once()
             if code is not None and not self._goes_on(code):
                 return
-            delay = FIRST_DELAY if time.monotonic() - started > LONG_RUN else delay
-            self._stop.wait(delay)
-            delay = min(2 * delay, LONGEST_DELAY)
+            if time.monotonic() - started > LONG_RUN:
+                backoff.reset()
+            self._stop.wait(backoff.next_seconds())
 
     def _once(self) -> int | None:
         """Run it to its end; returns the exit code, None where it could not be started."""
