@@ -21,7 +21,7 @@ from netpol_lab.network import dns
 from netpol_lab.network.builder import Builder
 from netpol_lab.network.netns import Namespaces
 from netpol_lab.offline.lab import FolderLab
-from netpol_lab.offline.objects import State
+from netpol_lab.offline.objects import LabState
 from netpol_lab.options import Options
 from netpol_lab.processes import Processes
 from netpol_lab.topology import status, world
@@ -52,7 +52,7 @@ class Lab:
         self._network = ""
         self._family = Families.IPV4
         self._options = Options(Backend.NFT)
-        self._state = State()
+        self._state = LabState()
         self._cluster: FolderLab | ApiLab
         self._builder: Builder
         self._ready = False
@@ -137,7 +137,7 @@ class Lab:
         listener = socket.socket(fileno=os.dup(descriptors[0]))
         return ApiLab(self._folder, self._spaces, self._processes, self._family, self._options, self._change, listener)
 
-    def _change(self, state: State) -> None:
+    def _change(self, state: LabState) -> None:
         """Make a new state's network real, with the names and listeners in it."""
         with self._lock:
             self._builder.apply(state.topology)

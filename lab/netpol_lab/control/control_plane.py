@@ -3,7 +3,7 @@
     host "api", such as 172.31.7.100      etcd 127.0.0.1:2379 <── kube-apiserver :6443 <── agents, kubelets, the forwarder
 
 In: the machine (built already), its addresses, a folder. Out: a server that says it is ready, and the credentials for it.
-What controllers would do is the part of `caretaker` (namespaces) and of `kubelets` (workloads, pods).
+What controllers would do is done by `controllers` (namespaces, garbage) and `kubelets` (workloads, pods).
 """
 
 from __future__ import annotations

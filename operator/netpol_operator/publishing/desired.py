@@ -1,7 +1,7 @@
 """The IR as it should be: what the pipeline has compiled, for which nodes, of which generation of each NetworkPolicy.
 
     Feed --> Pipeline, Spans --flush--> DesiredIR: policies, sets, generations, buckets of nodes
-                                            '--> Changes: what has to be compared with the API server
+                                            '--> IRChanges: what has to be compared with the API server
 
 No I/O, one thread.
 """
@@ -22,7 +22,7 @@ from netpol_operator.serving.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class IRChanges:
     """What one flush changed. `items`: all that must be compared, also where only a span has changed.
 
     `counts`: policies whose pods or nodes have changed, so that their status is no longer true.
@@ -46,7 +46,7 @@ class DesiredIR:
         self._metrics = metrics
         self._member_count = 0
 
-    def flush(self) -> Changes:
+    def flush(self) -> IRChanges:
         """Compile what has changed."""
         with self._metrics.compile.time():
             delta = self._pipeline.flush()
@@ -67,7 +67,7 @@ class DesiredIR:
         sets = {s.name for s in delta.sets_up}.union(delta.sets_down, dirty.sets)
         policies = {p.key for p in delta.policies_up}.union(delta.policies_down, *map(self._spans.policies_of, dirty.namespaces))
         self._set_gauges()
-        return Changes(delta, frozenset(sets | policies), dirty.policies)
+        return IRChanges(delta, frozenset(sets | policies), dirty.policies)
 
     def note_generations(self, items: Iterable[Item]) -> None:
         """Remember the generations of policies that are about to be compared.

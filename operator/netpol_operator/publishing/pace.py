@@ -9,8 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from netpol_kube.backoff import Backoff
+
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 2.0
-"""Until what failed is tried again: doubled as long as that is of no use."""
+"""Until what failed is tried again: the first wait and the longest."""
 REST_FACTOR = 2.0
 """After a batch whose computing took T, the next one waits this many times T: changes of a burst share a batch, and computing
 takes a third of a core at most."""
@@ -43,23 +45,22 @@ class RetryTimer:
 
     def __init__(self, on_due: Callable[[], None]) -> None:
         self._on_due = on_due
-        self._delay = RETRY_SECONDS
+        self._backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
 
     def after_batch(self, failed: bool) -> None:
         """A batch has ended, and left something that failed or not."""
         if not failed:
-            self._delay = RETRY_SECONDS
+            self._backoff.reset()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._delay, self._due)
-            self._delay = min(2 * self._delay, LONGEST_RETRY_SECONDS)
+            self._timer = asyncio.get_running_loop().call_later(self._backoff.next_seconds(), self._due)
 
     def _due(self) -> None:
         self._timer = None
         self._on_due()
 
 
-class Progress:
+class BatchProgress:
     """Whether a batch that is under way gets anywhere.
 
     Slow is not stuck, and an API server that does not answer is nothing that a restart would mend.

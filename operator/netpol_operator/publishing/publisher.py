@@ -5,7 +5,7 @@
                   v                                         v
               DesiredIR ------------ differences -------- ObservedIR <-----.
                   |                       |                 | on_foreign   | answers
-                  '--- Changes ---> WorkQueue <-------------'              |
+                  '-- IRChanges --> WorkQueue <-------------'              |
                                           | batch, phase by phase          |
                                           v                                |
                                       BatchRunner --> IRWriter --> CheckedRequests --> API server
@@ -33,7 +33,7 @@ from netpol_operator.publishing.batch import BatchRunner
 from netpol_operator.publishing.desired import DesiredIR
 from netpol_operator.publishing.ir_writer import IRWriter
 from netpol_operator.publishing.observed import ObservedIR, item_of, kind_of
-from netpol_operator.publishing.pace import Progress, RetryTimer, Wakeup, rest
+from netpol_operator.publishing.pace import BatchProgress, RetryTimer, Wakeup, rest
 from netpol_operator.publishing.requests import CheckedRequests, NotLeading
 from netpol_operator.publishing.work_queue import WorkQueue
 from netpol_operator.serving.metrics import Metrics
@@ -70,7 +70,7 @@ class Publisher:
         self.observed = ObservedIR(self._on_foreign)
         self.requests = CheckedRequests(client, self.observed, metrics, leading)
         self.queue = WorkQueue()
-        self.progress = Progress()
+        self.progress = BatchProgress()
         self._writer = IRWriter(self.desired, self.observed, self.requests, self.progress.step)
         self._batches = BatchRunner(self.queue, self.desired, self.observed, self._writer, metrics)
         self._retry = RetryTimer(self._retry_failed)
