@@ -40,7 +40,7 @@ from netpol_operator.publishing.observed import ObservedSink
 from netpol_operator.publishing.publisher import Publisher
 from netpol_operator.publishing.status import StatusWriter
 from netpol_operator.serving.http import HttpServer
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 log = logging.getLogger("npctl.operator")
 
@@ -74,7 +74,7 @@ class ClusterOperator:
 
     def __init__(self, options: OperatorOptions) -> None:
         self._options = options
-        self.metrics = Metrics()
+        self.metrics = OperatorMetrics()
         self.pipeline = Pipeline()
         self.spans = Spans()
         self._tasks: list[asyncio.Task[None]] = []

@@ -16,7 +16,7 @@ from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig
 from netpol_operator.inputs.audit import Audit
 from netpol_operator.inputs.feed import Feed
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 from probes_api import Probes
 from programs_api import AGENT_PORT, STARTED, Programs
 
@@ -120,7 +120,7 @@ async def _started(ground: Ground) -> None:
     async with ApiClient(from_kubeconfig(ground.cluster.kubeconfig)) as client:
         for item in ground.cluster.items("namespaces"):
             feed.on_update("Namespace", item)
-        audit = Audit(client, feed, Metrics(), lambda _: passes.set())
+        audit = Audit(client, feed, OperatorMetrics(), lambda _: passes.set())
         task = asyncio.create_task(audit.run())
         while not client.requests:
             await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ from netpol_operator.inputs.feed import Feed
 from netpol_operator.publishing.desired import DesiredIR
 from netpol_operator.publishing.observed import Item, ObservedIR
 from netpol_operator.publishing.work_queue import Phase, WorkQueue, blocked_of, items_of
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 WEB, DB, OLD = key("shop/web"), key("shop/db"), key("shop/old")
 
@@ -26,7 +26,7 @@ def desired() -> DesiredIR:
         peers = [{"from": [{"podSelector": {"matchLabels": {"to": name}}}]}]
         metadata = {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1", "generation": 3}
         feed.on_update("NetworkPolicy", {"metadata": metadata, "spec": {"podSelector": {}, "ingress": peers}})
-    desired = DesiredIR(feed, pipeline, spans, Metrics())
+    desired = DesiredIR(feed, pipeline, spans, OperatorMetrics())
     assert desired.flush().items == {WEB, DB, *desired.sets}
     return desired
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab.errors import LabError
-from netpol_lab.offline.agents import Programs
+from netpol_lab.offline.agents import FolderPrograms
 from netpol_lab.offline.objects import ApiServer, LabState, Object
 from netpol_lab.options import Options
 from netpol_lab.processes import Processes
@@ -32,7 +32,7 @@ class FolderLab:
         for name in ("objects", "ir", "reports"):
             (folder / name).mkdir(exist_ok=True)
         self._api = ApiServer(folder / "objects", families)
-        self._programs = Programs(folder, processes, options.backend, options.established, options.accept)
+        self._programs = FolderPrograms(folder, processes, options.backend, options.established, options.accept)
         self._agents = options.agents
         self._processes = processes
         self._change = change

@@ -16,7 +16,7 @@ from netpol_api import resources
 from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Identity, identities
 from netpol_operator.inputs.feed import Feed
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 log = logging.getLogger("npctl.audit")
 
@@ -38,7 +38,7 @@ LISTS = {"NetworkPolicy": resources.NETWORK_POLICIES, "Namespace": resources.NAM
 class Audit:
     """See the module's docstring. `complete` once every kind was wholly cached; `on_pass` is called after each audit."""
 
-    def __init__(self, client: ApiClient, feed: Feed, metrics: Metrics, on_pass: Callable[[bool], None]) -> None:
+    def __init__(self, client: ApiClient, feed: Feed, metrics: OperatorMetrics, on_pass: Callable[[bool], None]) -> None:
         self.complete = False
         self._client = client
         self._feed = feed

@@ -18,7 +18,7 @@ from netpol_operator.publishing.desired import DesiredIR
 from netpol_operator.publishing.ir_writer import IRWriter
 from netpol_operator.publishing.observed import Item, ObservedIR, kind_of
 from netpol_operator.publishing.work_queue import Phase, WorkQueue, blocked_of, items_of
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 log = logging.getLogger("npctl.publish")
 
@@ -26,7 +26,9 @@ log = logging.getLogger("npctl.publish")
 class BatchRunner:
     """Works off the queue's batches, one at a time."""
 
-    def __init__(self, queue: WorkQueue, desired: DesiredIR, observed: ObservedIR, writer: IRWriter, metrics: Metrics) -> None:
+    def __init__(
+        self, queue: WorkQueue, desired: DesiredIR, observed: ObservedIR, writer: IRWriter, metrics: OperatorMetrics
+    ) -> None:
         self._queue = queue
         self._desired = desired
         self._observed = observed

@@ -18,7 +18,7 @@ from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans
 from netpol_operator.inputs.feed import Feed
 from netpol_operator.publishing.observed import Item
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class IRChanges:
 class DesiredIR:
     """`policies` and `sets` as they were last compiled; `generations`: of the NetworkPolicy that a policy was compiled from."""
 
-    def __init__(self, feed: Feed, pipeline: Pipeline, spans: Spans, metrics: Metrics) -> None:
+    def __init__(self, feed: Feed, pipeline: Pipeline, spans: Spans, metrics: OperatorMetrics) -> None:
         self.policies: dict[Key, CompiledPolicy] = {}
         self.sets: dict[str, AddressSet] = {}
         self.generations: dict[Key, int] = {}

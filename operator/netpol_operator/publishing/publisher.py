@@ -36,7 +36,7 @@ from netpol_operator.publishing.observed import ObservedIR, item_of, kind_of
 from netpol_operator.publishing.pace import BatchProgress, RetryTimer, Wakeup, rest
 from netpol_operator.publishing.requests import CheckedRequests, NotLeading
 from netpol_operator.publishing.work_queue import WorkQueue
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 log = logging.getLogger("npctl.publish")
 
@@ -59,7 +59,7 @@ class Publisher:
         feed: Feed,
         pipeline: Pipeline,
         spans: Spans,
-        metrics: Metrics,
+        metrics: OperatorMetrics,
         leading: Callable[[], bool],
         ready: Callable[[], bool],
     ) -> None:
@@ -131,8 +131,9 @@ class Publisher:
         if repairs and data is None and isinstance(item, Key):
             self._batches.note_deletion(item)
         elif repairs:
-            self._metrics.repairs.labels(kind_of(item)).inc()
-            log.warning("%s was %s by somebody else; comparing it again", path, "deleted" if data is None else "written")
+            kind, what = kind_of(item), "deleted" if data is None else "written"
+            self._metrics.repairs.labels(kind).inc()
+            log.warning("%s %s was %s by somebody else; comparing it again", kind, item, what)
         self.kick()
 
     # -- the loop --------------------------------------------------------------------------------------

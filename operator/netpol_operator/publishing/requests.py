@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from netpol_kube.client import ApiClient, ApiError, Json
 from netpol_operator.publishing.observed import ObservedIR, item_of, kind_of, version_of
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 PARALLEL_WRITES = 16
 """Enough to fill the API server's time, few enough to leave room for others."""
@@ -29,7 +29,7 @@ class NotLeading(Exception):
 class CheckedRequests:
     """See the module's docstring. `leading` is asked before each request."""
 
-    def __init__(self, client: ApiClient, observed: ObservedIR, metrics: Metrics, leading: Callable[[], bool]) -> None:
+    def __init__(self, client: ApiClient, observed: ObservedIR, metrics: OperatorMetrics, leading: Callable[[], bool]) -> None:
         self._client = client
         self._observed = observed
         self._metrics = metrics
