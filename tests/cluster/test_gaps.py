@@ -19,6 +19,7 @@ from netpol_operator.inputs.feed import Feed
 from netpol_operator.serving.metrics import OperatorMetrics
 from probes_api import Probes
 from programs_api import AGENT_PORT, STARTED, Programs
+from until import until_async
 
 GAPS, REPAIRS = "npctl_operator_watch_gaps_total", "npctl_operator_audit_repairs_total"
 HANDED_OVER = ("NetworkPolicy", "Namespace")
@@ -122,8 +123,7 @@ async def _started(ground: Ground) -> None:
             feed.on_update("Namespace", item)
         audit = Audit(client, feed, OperatorMetrics(), lambda _: passes.set())
         task = asyncio.create_task(audit.run())
-        while not client.requests:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: client.requests, STARTED, "the audit's first list")
         await asyncio.to_thread(ground.delete, "networkpolicy", "goes")
         number = 0
         while not passes.is_set():

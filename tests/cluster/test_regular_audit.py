@@ -19,6 +19,7 @@ from netpol_compiler.model.objects import Key
 from netpol_kube.credentials import from_kubeconfig
 from netpol_operator.cluster import ClusterOperator, OperatorOptions
 from netpol_operator.publishing import publisher
+from until import until_async
 
 LIMIT = 30.0
 NODES = ("172.31.7.111", "172.31.7.112")
@@ -38,14 +39,8 @@ def policy(name: str) -> Json:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    async def loop() -> None:
-        while not condition():
-            await asyncio.sleep(0)
-
-    try:
-        await asyncio.wait_for(loop(), LIMIT)
-    except TimeoutError:
-        pytest.fail(f"not within {LIMIT:g} s: {what}")
+    """Looks at every turn of the loop: what is compared piece by piece is soon compared."""
+    await until_async(condition, LIMIT, what, pause_seconds=0)
 
 
 @contextlib.asynccontextmanager
