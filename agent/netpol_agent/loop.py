@@ -33,7 +33,7 @@ from netpol_agent.inputs.source import Source
 from netpol_agent.netlink.ipset import KernelSets
 from netpol_agent.reporting.in_force import policies_in_force
 from netpol_agent.reporting.report import Report, Reporter, sizes
-from netpol_agent.requests import Errands
+from netpol_agent.threads.requests import Requests
 from netpol_compiler.model.kinds import FAMILIES, Family
 from netpol_compiler.node import AcceptAction, LowerOptions, NodeCompiler
 from netpol_compiler.ruleset.values import Touched
@@ -69,7 +69,7 @@ class Agent:
     """See the module's docstring. `run` until stopped, or `step` by hand in tests.
 
     For other threads: `alive_at` is when the loop last went round (time.monotonic), `report` how the node stood then, and
-    `errands` takes their questions.
+    `requests` takes their questions.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Agent:
         self._observer = observer
         self.alive_at = time.monotonic()
         self.report: Report | None = None
-        self.errands = Errands()
+        self.requests = Requests()
         load_modules(run)
         kind, self._fixed_problems = _choose(options.backend, run)
         self._backend = find_backend(kind)
@@ -113,13 +113,13 @@ class Agent:
         """Until the file descriptor `stopped` is readable."""
         while True:
             self.step()
-            ready, _, _ = select.select([self._source.fileno(), self.errands.fileno(), stopped], [], [], self.patience())
+            ready, _, _ = select.select([self._source.fileno(), self.requests.fileno(), stopped], [], [], self.patience())
             if stopped in ready:
                 return
             if self._source.fileno() in ready:
                 self._source.drain()
-            if self.errands.fileno() in ready:
-                self.errands.run()
+            if self.requests.fileno() in ready:
+                self.requests.run()
 
     def step(self) -> None:
         """Everything that is due now; returns without waiting."""
@@ -151,7 +151,7 @@ class Agent:
     def _take_changes(self) -> bool:
         """Whether there were any."""
         delta = self._source.changes()
-        delta.tell(self.compiler)
+        delta.apply_to(self.compiler)
         self._revisions = (delta.ir_revision, delta.objects_revision)
         self._api_revisions = delta.revisions
         return bool(delta)

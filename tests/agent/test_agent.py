@@ -21,7 +21,7 @@ from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.cleanup import run_cleanup
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.main import only_one
 from netpol_agent.reporting.report import FolderReporter

@@ -21,7 +21,7 @@ from isolated import isolated
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError, KernelError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.reporting.report import FolderReporter
 from netpol_agent.serving.http import CONNECTIONS, VIEWS, Endpoints, Server
@@ -222,7 +222,7 @@ class Node:
         asked = 0
         while asker.is_alive():
             between(asked)
-            self.agent.errands.run()
+            self.agent.requests.run()
             asked += 1
             asker.join(0.01)
         return answers[0]

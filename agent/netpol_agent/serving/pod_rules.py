@@ -76,12 +76,12 @@ def compiled_for(agent: Agent, key: Key) -> Compiled | None:
 
 def pod_view(agent: Agent, node: str, key: Key, run: Runner) -> dict[str, Any] | None:
     """The answer for one pod. Raises KernelError when the kernel cannot be read, TimeoutError when the agent's loop is busy."""
-    compiled = agent.errands.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
+    compiled = agent.requests.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
     for _ in range(TRIES):
         if compiled is None:
             return None
         kernel = _Kernel(compiled, run)
-        again = agent.errands.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
+        again = agent.requests.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
         if again == compiled:
             break
         compiled = again
