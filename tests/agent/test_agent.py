@@ -19,10 +19,10 @@ from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.cleanup import run_cleanup
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.main import only_one
-from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.reporting.agent_report import FolderReporter
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.policy import wire
@@ -106,7 +106,7 @@ def test_the_report_names_revisions_backend_and_sizes(tmp_path: Path) -> None:
     expected = {"schema": 1, "node": "n1", "ir_revision": 1, "objects_revision": 1, "backend": "legacy", "families": [4, 6]}
     assert {k: report[k] for k in expected} == expected
     assert (report["in_sync"], report["failures"], report["problems"], report["repairs"]) == (True, [], [], 0)
-    assert report["sizes"]["chains"]["4"] == len(agent.compiler.ruleset.chains[Family.V4])
+    assert report["sizes"]["chains"]["4"] == len(agent.enforcement.compiler.ruleset.chains[Family.V4])
 
 
 @isolated
@@ -127,13 +127,13 @@ def test_an_unreadable_policy_stays_in_force_and_is_reported(tmp_path: Path) -> 
     node.put(WEB, FRIEND, POLICY)
     agent = node.agent()
     agent.step()
-    before = agent.dataplane.tables[Family.V4].read()
+    before = agent.enforcement.dataplane.tables[Family.V4].read()
     node.ir.write("compiledpolicies/shop/p.json", b'{"schema": 2}')
     node.commit()
     agent.step()
-    assert agent.dataplane.tables[Family.V4].read() == before
+    assert agent.enforcement.dataplane.tables[Family.V4].read() == before
     assert "schema 2" in node.report()["problems"][0]
-    assert Key("shop", "p") in agent.compiler.policies
+    assert Key("shop", "p") in agent.enforcement.compiler.policies
 
 
 @isolated

@@ -21,9 +21,9 @@ from isolated import isolated
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError, KernelError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
-from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.reporting.agent_report import FolderReporter
 from netpol_agent.serving.http import CONNECTIONS, VIEWS, Endpoints, Server
 from netpol_agent.serving.metrics import Metrics
 from netpol_agent.serving.pod_rules import pod_view, split_counters
@@ -221,7 +221,7 @@ class Node:
         asked = 0
         while asker.is_alive():
             between(asked)
-            self.agent.errands.run()
+            self.agent.requests.run()
             asked += 1
             asker.join(0.01)
         return answers[0]
@@ -300,5 +300,5 @@ def test_the_figures_name_what_is_programmed(tmp_path: Path) -> None:
     expected = {"in_sync": 1, "complete": 1, "policies": 1, "syncs_total": 1, "sync_seconds_count": 1, "repairs_total": 0}
     assert {name: float(figures[f"npctl_agent_{name}"]) for name in expected} == expected
     assert float(figures["npctl_agent_watch_gaps_total"]) == 2
-    assert float(figures['npctl_agent_chains{family="ipv4"}']) == len(node.agent.compiler.ruleset.chains[4])  # type: ignore[index]
+    assert float(figures['npctl_agent_chains{family="ipv4"}']) == len(node.agent.enforcement.compiler.ruleset.chains[4])  # type: ignore[index]
     assert 'npctl_agent_info{backend="nft"' in node.metrics.text().decode()

@@ -15,8 +15,8 @@ import pytest
 
 from builders import address, allow, pods, policy
 from cluster_api import Cluster
-from netpol_agent.inputs.api_source import KubeSource
-from netpol_agent.inputs.background import Background
+from netpol_agent.inputs.api_source import ApiSource
+from netpol_agent.threads.background import Background
 from netpol_api.resources import (
     COMPILED_POLICIES,
     address_set_object,
@@ -45,7 +45,7 @@ Json = dict[str, Any]
 class Agent:
     """A source in operation and what it has told so far, as an agent's compiler would hold it."""
 
-    source: KubeSource
+    source: ApiSource
     tap: Tap
     pods: dict[Key, Pod] = field(default_factory=dict)
     sets: dict[str, AddressSet] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def start(bare: Cluster) -> Iterator[Callable[..., Agent]]:
         client = client_class(tap.credentials, "test")
         background.start()
         background.at_end(client.close)
-        source = KubeSource(NODE, client, background)
+        source = ApiSource(NODE, client, background)
         source.start()
         return Agent(source, tap)
 
