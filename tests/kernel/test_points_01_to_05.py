@@ -61,14 +61,20 @@ def test_point_01_policy_types_missing_with_egress_rules_is_both(policy, see):
 
 
 def test_point_01_several_policies_add_up(policy, see):
-    policy("""
+    policy(
+        """
         podSelector: {matchLabels: {app: server}}
         ingress: [{from: [{podSelector: {}}], ports: [{port: 8080}]}]
-    """, name="one")
-    policy("""
+    """,
+        name="one",
+    )
+    policy(
+        """
         podSelector: {matchLabels: {id: '1'}}
         ingress: [{from: [{namespaceSelector: {matchLabels: {team: b}}}]}]
-    """, name="two")
+    """,
+        name="two",
+    )
     see("""
         a/client -> a/server 8080 allowed
         b/client -> a/server 8080 allowed
@@ -80,11 +86,14 @@ def test_point_01_several_policies_add_up(policy, see):
 
 
 def test_point_02_both_ends_must_allow(policy, see):
-    policy("""
+    policy(
+        """
         podSelector: {matchLabels: {app: client}}
         policyTypes: [Egress]
         egress: [{ports: [{port: 8080}, {port: 8081}]}]
-    """, name="out")
+    """,
+        name="out",
+    )
     policy("{podSelector: {matchLabels: {app: server}}, ingress: [{ports: [{port: 8080}, {port: 9090}]}]}", name="in")
     see("""
         a/client -> a/server 8080 allowed
@@ -101,11 +110,14 @@ def test_point_02_replies_belong_to_the_connection(lab, policy):
         policyTypes: [Ingress, Egress]
         ingress: [{ports: [{port: 8080}]}]
     """)
-    policy("""
+    policy(
+        """
         podSelector: {matchLabels: {app: client}}
         policyTypes: [Ingress, Egress]
         egress: [{ports: [{port: 8080}]}]
-    """, name="clients")
+    """,
+        name="clients",
+    )
     seen = [r for s in ("a/client", "a/client-2") for r in lab.connect(s, "a/server", "8080/tcp")]
     assert [(r["verdict"], r["answer"]) for r in seen] == [("allowed", "data")] * 4
 
@@ -207,10 +219,13 @@ def test_point_04_two_peers_are_alternatives(policy, see):
 
 def test_point_04_an_empty_selector_matches_all_a_missing_one_does_not_select(policy, see):
     policy("{podSelector: {matchLabels: {id: '1'}}, ingress: [{from: [{podSelector: {}}]}]}", name="own-namespace")
-    policy("""
+    policy(
+        """
         podSelector: {matchLabels: {id: '2'}}
         ingress: [{from: [{namespaceSelector: {}}]}]
-    """, name="all-namespaces")
+    """,
+        name="all-namespaces",
+    )
     see("""
         a/client -> a/server 8080 allowed
         b/client -> a/server 8080 refused
