@@ -6,12 +6,13 @@ import ast
 import re
 import subprocess
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-ROOTS = ("compiler", "store", "operator", "agent", "lab", "npctl")
+ROOTS = ("compiler", "store", "kube", "operator", "agent", "lab", "npctl")
 LONGEST_FILE = 450
 LONGEST_FUNCTION = 60
 
@@ -103,9 +104,30 @@ def test_every_locked_package_has_a_version_and_hashes() -> None:
         assert [entry.splitlines()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
-def test_every_dependency_of_pyproject_is_locked() -> None:
+def _declared(*extras: str) -> set[str]:
+    """The distributions that pyproject.toml declares, those of `extras` included, as pip writes their names."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
-    names = {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in wanted} - {"npctl"}
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return {_normal(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines} - {"npctl"}
+
+
+def _normal(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
+def test_every_dependency_of_pyproject_is_locked() -> None:
     locked = set(re.findall(r"(?m)^([\w.-]+)==", (TOP / "requirements.lock").read_text(encoding="utf-8")))
-    assert names - locked == set()
+    assert _declared("operator", "agent", "lab", "test") - locked == set()
+
+
+def test_every_dependency_that_is_not_for_tests_alone_is_imported() -> None:
+    modules = set()
+    for path in (path for path in _python_files() if path.relative_to(TOP).parts[0] in ROOTS):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.partition(".")[0])
+    installed = packages_distributions()
+    imported = {_normal(name) for module in modules for name in installed.get(module, ())}
+    assert _declared("operator", "agent", "lab") - imported == set()
