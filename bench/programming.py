@@ -21,10 +21,10 @@ from netpol_agent.backend import BackendKind, find_backend
 from netpol_agent.dataplane import Dataplane, SyncResult
 from netpol_agent.runner import Processes
 from netpol_compiler.addresses import Address
-from netpol_compiler.compile import pipeline_of
 from netpol_compiler.kinds import FAMILIES, Protocol
 from netpol_compiler.lower import compile_node
 from netpol_compiler.objects import Cluster, Pod, Policy, PortRange
+from netpol_compiler.pipeline import pipeline_of
 
 ROUNDS, CHANGES, IDLE = 3, 40, 0.2
 SHAPES = {

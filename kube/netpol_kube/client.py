@@ -80,11 +80,6 @@ class ApiError(KubeError):
         """The resourceVersion or continue token is too old."""
         return self.status == 410
 
-    @property
-    def is_passing(self) -> bool:
-        """Worth trying again: the server is overloaded, starting or stopping."""
-        return self.status == 429 or self.status >= 500
-
 
 class Page(NamedTuple):
     """One page of a list; `resource_version` is the same in all pages of one list."""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import IR, CompiledPolicy
 from netpol_compiler.objects import Cluster, Key, Pod
 from netpol_compiler.parse import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_kube import resources
 from netpol_lab.apiworld import is_elsewhere
 

@@ -6,7 +6,6 @@ version or which uid of the object it means, so that one that comes late hits no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -95,17 +94,11 @@ def _ends(wanted: Wanted) -> None:
 
 
 async def _delete(client: ApiClient, path: str, body: Json) -> None:
-    with contextlib.suppress(_Gone):
-        try:
-            await client.delete(path, body)
-        except ApiError as error:
-            if error.is_not_found:
-                raise _Gone from error
+    try:
+        await client.delete(path, body)
+    except ApiError as error:
+        if not error.is_not_found:  # somebody else was faster
             raise
-
-
-class _Gone(Exception):
-    """Somebody else was faster."""
 
 
 def _pod_statuses(wanted: Wanted) -> None:

@@ -48,11 +48,6 @@ class NamespaceEnds:
         for name in wanted - set(self._tasks):
             self._tasks[name] = asyncio.ensure_future(self._end(name))
 
-    @property
-    def open(self) -> tuple[str, ...]:
-        """The namespaces that are not gone yet."""
-        return tuple(self._tasks)
-
     async def _end(self, namespace: str) -> None:
         """Try until it is gone."""
         delay, told = _FIRST_DELAY, ""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import IR
 from netpol_compiler.objects import Cluster, Key, Pod
 from netpol_compiler.parse import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.services import parse_service
 from netpol_compiler.verdict import Judge, Reason, SideVerdict
 from netpol_lab import world

@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Any
 
 from netpol_compiler.fields import Path
-from netpol_compiler.ir import CompiledPolicy
 from netpol_compiler.kinds import Direction
 from netpol_compiler.manifests import Document
 from netpol_compiler.objects import Key, Pod, Policy, Rejected
@@ -57,11 +56,6 @@ class Subject:
     state: State
     document: Document
     policy: Policy
-    replaced: bool = False
-
-    @property
-    def compiled(self) -> CompiledPolicy:
-        return self.state.ir.policies[self.policy.key]
 
     @property
     def key(self) -> Key:

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 from netpol_compiler.addresses import Address
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import IR
 from netpol_compiler.kinds import Protocol
 from netpol_compiler.manifests import Document
 from netpol_compiler.objects import Cluster, Key, Pod, Policy, Rejected
 from netpol_compiler.parse import parse_policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.services import Service, endpoints
 from netpol_compiler.verdict import Judge, holders
 from netpol_compiler.workloads import World, expand, to_cluster

@@ -26,9 +26,9 @@ from netpol_agent.runner import Processes
 from netpol_agent.source import FolderSource
 from netpol_agent.start import only_one
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import Family
 from netpol_compiler.objects import Key, Pod, Policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
 
 WEB = pod("shop", "web", ["10.0.0.1", "fd00::1"], app="web")

@@ -12,10 +12,10 @@ from isolated import isolated
 from netpol_agent.conntrack import Flow, cut_refused
 from netpol_agent.cutter import Cutter
 from netpol_agent.judgement import NodeJudge
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.kinds import FAMILIES
 from netpol_compiler.lower import NodeCompiler
 from netpol_compiler.objects import Cluster
+from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.verdict import judge
 
 pytestmark = pytest.mark.kernel

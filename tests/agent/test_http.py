@@ -28,8 +28,8 @@ from netpol_agent.runner import Processes
 from netpol_agent.source import FolderSource
 from netpol_agent.view import pod_view, split_counters
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.objects import Key, Pod, Policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
 
 WEB = pod("shop", "web", ["10.0.0.1"], app="web")
@@ -190,7 +190,6 @@ class Node:
     """An agent on folders that the test steps by hand, so that it repairs nothing behind the test's back."""
 
     def __init__(self, root: Path, kind: BackendKind, *values: Pod | Policy) -> None:
-        self._root = root
         self._objects, self._ir = FolderWriter(root / "objects"), FolderWriter(root / "ir")
         self.put(*values)
         self.metrics = Metrics({"watch_gaps": lambda: 2})

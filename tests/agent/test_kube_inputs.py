@@ -14,10 +14,10 @@ from netpol_agent.kube_inputs import FETCH_AFTER, FETCH_AGAIN, HOLD_NEW, HOLD_OL
 from netpol_agent.kube_namespaces import FIRST_DELAY, PATIENCE
 from netpol_agent.source import Delta
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import AddressSet, CompiledPolicy
 from netpol_compiler.kinds import Direction
 from netpol_compiler.objects import Cluster, Key, Labels, Namespace, Policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_kube.resources import address_set_object, compiled_policy_object, span_label
 
 Json = dict[str, Any]

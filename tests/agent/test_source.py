@@ -11,9 +11,9 @@ import pytest
 from builders import address, pod, policy
 from netpol_agent.source import FolderSource
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import IR, AddressSet, SetSpec
 from netpol_compiler.objects import Cluster, Key
+from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.selectors import label_selector
 from netpol_store.folder import FolderWriter
 

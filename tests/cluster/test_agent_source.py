@@ -19,10 +19,10 @@ from cluster_api import Cluster
 from netpol_agent.background import Background
 from netpol_agent.kube_source import KubeSource
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import AddressSet, CompiledPolicy
 from netpol_compiler.objects import Cluster as Objects
 from netpol_compiler.objects import Key, Labels, Namespace, Pod
+from netpol_compiler.pipeline import compile_cluster
 from netpol_compiler.selectors import label_selector
 from netpol_kube.client import ApiClient, Page
 from netpol_kube.credentials import from_kubeconfig

@@ -12,8 +12,8 @@ from builders import allow, block, cluster, has, lacks, namespace, none_of, one_
 from chart import Object, definitions
 from kubectl import Kubectl
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.ir import IR
+from netpol_compiler.pipeline import compile_cluster
 from netpol_kube import resources
 
 NAMESPACE = "definitions"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from netpol_compiler import wire
-from netpol_compiler.compile import compile_cluster
 from netpol_compiler.objects import Cluster, Key
 from netpol_compiler.parse import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_compiler.pipeline import compile_cluster
 from netpol_kube import resources
 from netpol_lab.inforce import Reading, lagging, revisions_of
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -33,8 +34,17 @@ def _files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def _root(path: Path) -> str:
+    return path.relative_to(TOP).parts[0]
+
+
 def _python_files() -> list[Path]:
     return [path for path in _files() if path.suffix == ".py"]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _name(path: Path) -> str:
@@ -49,7 +59,7 @@ def test_no_python_file_is_longer_than_it_can_be_read() -> None:
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {}
     for path in _python_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > LONGEST_FUNCTION:
@@ -61,10 +71,52 @@ def test_every_module_says_what_it_is_for() -> None:
     silent = [
         _name(path)
         for path in _python_files()
-        if path.relative_to(TOP).parts[0] in ROOTS and path.stat().st_size
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if _root(path) in ROOTS and path.stat().st_size
+        if not ast.get_docstring(_tree(path))
     ]
     assert silent == []
+
+
+BY_NAME = {"datagram_received", "egress_allowing", "purge", "source_address", "destination_address"}
+"""What asyncio and kopf call by its name, and fields that are only compared or written out whole."""
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """The names that a module and its classes give, but not what a decorator registers."""
+    found: set[str] = set()
+    for holder in (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
+        for node in holder.body:
+            if isinstance(node, ast.Assign):
+                found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                plain = {"property", "staticmethod", "classmethod", "cached_property", "cache", "contextmanager", "dataclass"}
+                if all(getattr(getattr(d, "func", d), "id", "") in plain for d in node.decorator_list):
+                    found.add(node.name)
+    return {name for name in found if not name.startswith("__")}
+
+
+def _used(tree: ast.Module) -> set[str]:
+    """Names that are read, and texts that may be one."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def test_nothing_is_defined_that_nobody_uses() -> None:
+    trees = {path: _tree(path) for path in _python_files()}
+    used = set().union(*map(_used, trees.values()))
+    dead = {
+        _name(path): names for path, tree in trees.items() if _root(path) in ROOTS and (names := _defined(tree) - used - BY_NAME)
+    }
+    assert dead == {}
 
 
 def test_the_roots_are_no_packages_so_that_operator_never_hides_the_standard_library() -> None:
@@ -122,8 +174,8 @@ def test_every_dependency_of_pyproject_is_locked() -> None:
 
 def test_every_dependency_that_is_not_for_tests_alone_is_imported() -> None:
     modules = set()
-    for path in (path for path in _python_files() if path.relative_to(TOP).parts[0] in ROOTS):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path in (path for path in _python_files() if _root(path) in ROOTS):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
