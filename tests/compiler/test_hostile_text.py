@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import address, conn
+from draws import pick
 from generators import clusters
 from hostile import assert_linear, peak, spoiled, spoiled_json
 from netpol_compiler import render, wire
@@ -213,7 +214,7 @@ def wire_documents(draw: st.DrawFn) -> dict[str, Any]:
     ir = compile_cluster(draw(clusters().filter(lambda c: c.policies)))
     documents = [wire.policy_to_wire(p) for p in ir.policies.values()]
     documents += [wire.slice_to_wire(s, 0, 1, s.members) for s in ir.sets.values()]
-    return draw(st.sampled_from(documents))
+    return pick(draw, documents)
 
 
 def read_wire(content: bytes) -> list[Any]:
@@ -316,7 +317,7 @@ RESTORE_WORDS = (
 def rendered(draw: st.DrawFn) -> tuple[str, str]:
     cluster: Cluster = draw(clusters())
     ruleset = compile_node("n1", compile_cluster(cluster), cluster.pods.values()).ruleset
-    family = draw(st.sampled_from(FAMILIES))
+    family = pick(draw, FAMILIES)
     return render.full_ipset_text(ruleset), render.full_iptables_text(ruleset, family, ["-A FORWARD -j npc-forward"])
 
 
