@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from npctl import live as live_module
 from npctl.api import Access, Api, ApiError
@@ -53,7 +54,7 @@ def _operator(api: Api, control: Control, now: datetime) -> Operator:
     return operator_of(namespace, lease, pods, now)
 
 
-def _lease(api: Api, namespace: str) -> dict | None:
+def _lease(api: Api, namespace: str) -> dict[str, Any] | None:
     try:
         return api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{_LEASE}")
     except ApiError as error:

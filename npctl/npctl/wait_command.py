@@ -120,7 +120,7 @@ class Picture:
         }
         return tables[path.rpartition("/")[2]]
 
-    def _read(self, path: str, item: dict) -> object:
+    def _read(self, path: str, item: dict[str, Any]) -> object:
         resource = path.rpartition("/")[2]
         if resource == "networkpolicies":
             return parse_policy(item)[0], written_of(item)
