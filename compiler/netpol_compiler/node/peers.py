@@ -45,12 +45,12 @@ Atom = SetAtom | BlockAtom | AnyAtom
 
 def rule_atoms(rule: CompiledRule, family: Family) -> frozenset[Atom]:
     """The peers of `rule` in `family`; just ANY when that covers all, empty when nobody is allowed."""
-    if rule.sets is None or rule.blocks is None:
+    if rule.peers is None:
         return frozenset({ANY})
-    blocks = [b for b in rule.blocks if b.cidr.family is family]
+    blocks = [b for b in rule.peers.blocks if b.cidr.family is family]
     if any(b.cidr.prefix == 0 and not b.exceptions for b in blocks):
         return frozenset({ANY})
-    return frozenset({*(SetAtom(n) for n in rule.sets), *(BlockAtom(b) for b in blocks)})
+    return frozenset({*(SetAtom(n) for n in rule.peers.sets), *(BlockAtom(b) for b in blocks)})
 
 
 def member_text(network: Network) -> str:

@@ -81,10 +81,18 @@ class AddressSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Peers:
+    """Whom a rule admits: names of ADDRESS sets, and address blocks. Both empty: nobody."""
+
+    sets: tuple[str, ...] = ()
+    blocks: tuple[IPBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledRule:
     """One rule. A connection matches when one of these holds:
 
-    - the peer is in `peers` (None: any; else names of ADDRESS sets and blocks) and the port in `ports`
+    - the peer is in `peers` (None: any) and the port in `ports`
       (None: any port and protocol; else ranges, and for ingress also names, resolved on the selected pod);
     - egress only: (peer, protocol, port) is in one of `endpoints` (names of ENDPOINT sets).
 
@@ -93,16 +101,15 @@ class CompiledRule:
 
     direction: Direction
     index: int
-    sets: tuple[str, ...] | None
-    blocks: tuple[IPBlock, ...] | None
+    peers: Peers | None
     ports: tuple[PortRange, ...] | None
     named_ports: tuple[NamedPort, ...] = ()
     endpoints: tuple[str, ...] = ()
 
     @property
-    def any_peer(self) -> bool:
-        """Whether every peer matches; `sets` and `blocks` are None together."""
-        return self.sets is None
+    def set_names(self) -> tuple[str, ...]:
+        """Every set that the rule names."""
+        return (*(self.peers.sets if self.peers else ()), *self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class CompiledPolicy:
     @property
     def set_names(self) -> frozenset[str]:
         """Every set that the policy needs before it may be programmed."""
-        return frozenset(n for r in self.rules for n in (*(r.sets or ()), *r.endpoints))
+        return frozenset(name for rule in self.rules for name in rule.set_names)
 
 
 @dataclass(frozen=True, slots=True)
