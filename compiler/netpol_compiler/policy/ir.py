@@ -92,8 +92,8 @@ class Peers:
 class CompiledRule:
     """One rule. A connection matches when one of these holds:
 
-    - the peer is in `peers` (None: any) and the port in `ports`
-      (None: any port and protocol; else ranges, and for ingress also names, resolved on the selected pod);
+    - the peer is one of `peers` (None: any peer), and the port in one of `ports` (None: any port and protocol) or, ingress only,
+      has one of `named_ports` on the selected pod;
     - egress only: (peer, protocol, port) is in one of `endpoints` (names of ENDPOINT sets).
 
     `index` is the rule's place in spec.ingress or spec.egress (0-based): its provenance together with the policy.
