@@ -376,4 +376,4 @@ def test_a_judge_of_a_policy_read_from_the_wire_answers() -> None:
     policy = wire.policy_from_wire(with_rule())
     cluster = Cluster()
     assert Judge(compile_cluster(cluster), cluster).judge(conn("10.0.0.1", "10.0.0.2")).allowed
-    assert policy.rules[0].sets is None and Family.V4
+    assert policy.rules[0].peers is None and Family.V4
