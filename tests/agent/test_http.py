@@ -31,6 +31,7 @@ from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
+from until import until
 
 WEB = pod("shop", "web", ["10.0.0.1"], app="web")
 FRIEND = pod("shop", "friend", ["10.0.0.2"], app="friend")
@@ -146,9 +147,7 @@ def test_one_reads_at_a_time_and_a_crowd_is_sent_away() -> None:
             asker.start()
         assert entered.acquire(timeout=10)
         # One too many is told so while the first still reads.
-        while not answers:
-            assert any(asker.is_alive() for asker in askers)
-            time.sleep(0.01)
+        until(lambda: answers, 10, "an answer, while the readers still read")
         assert [status for status, _ in answers] == [503]
         assert ask(port, "/healthz")[0] == 200
         leave.set()

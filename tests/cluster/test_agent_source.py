@@ -6,7 +6,6 @@ import asyncio
 import json
 import select
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_kube.client import ApiClient, Page
 from netpol_kube.credentials import from_kubeconfig
+from until import until
 from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"
@@ -62,13 +62,16 @@ class Agent:
 
     def until(self, condition: Callable[[], object], what: str, limit: float = 20) -> None:
         """Wait, on the source's own file descriptor, until `condition` holds."""
-        deadline = time.monotonic() + limit
-        self.take()
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {limit} s: {what}; problems: {self.source.problems}"
+
+        def seen() -> tuple[object, object]:
+            self.take()
+            return condition(), self.source.problems
+
+        def wait() -> None:
             select.select([self.source.fileno()], [], [], 0.05)
             self.source.drain()
-            self.take()
+
+        until(seen, limit, what, good=lambda found: found[0], wait=wait)
 
     def members(self, name: str) -> set[str]:
         return {m.text for m in self.sets[name].members} if name in self.sets else set()  # type: ignore[union-attr]  # addresses

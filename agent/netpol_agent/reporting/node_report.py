@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from netpol_agent.reporting.agent_report import AgentReport
 from netpol_api.resources import API_VERSION, NODE_REPORTS, NODES, node_report_path
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("agent")
@@ -31,7 +31,7 @@ HEARTBEAT_SECONDS = 60.0
 LEAST_WRITE_INTERVAL_SECONDS = 0.1
 INCOMPLETE_GRACE_SECONDS = 10.0
 """Until an agent that has just started, and whose inputs do not become complete, reports that."""
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
 """Between two tries to write; doubled each time."""
 MOST = 30
 """Failures and problems in one report at most; `failureCount` counts them all."""
@@ -90,7 +90,7 @@ class NodeReporter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        delay = FIRST_RETRY_SECONDS
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
         while True:
             # After a while without news: the report says that the agent lives.
             with contextlib.suppress(TimeoutError):
@@ -103,10 +103,10 @@ class NodeReporter:
             except KubeError as error:
                 self._failed(str(error))
                 self._due.set()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+                await asyncio.sleep(backoff.next_seconds())
             else:
-                self.problem, delay = "", FIRST_RETRY_SECONDS
+                self.problem = ""
+                backoff.reset()
                 await asyncio.sleep(LEAST_WRITE_INTERVAL_SECONDS)
 
     def _failed(self, words: str) -> None:
