@@ -67,7 +67,7 @@ class SetCache:
         self._owners: dict[str, str] = {}
         """The set of each object."""
         self._problems = problems
-        """Told what is not understood, by `set NAME` and `addressset OBJECT`."""
+        """Where what is not understood is reported, by `set NAME` and `addressset OBJECT`."""
 
     # -- what comes in ---------------------------------------------------------------------------------
 
