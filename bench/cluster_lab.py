@@ -20,7 +20,7 @@ import datapath
 from measure import progress
 
 from netpol_lab.client import LabClient
-from netpol_lab.controlplane import PORT
+from netpol_lab.control.control_plane import PORT
 
 Json = dict[str, Any]
 NODES = (1, 2)

@@ -25,12 +25,12 @@ import synthetic
 from cluster_server import Server, enclosed, output, server
 from measure import Figure, progress
 
-from netpol_compiler.objects import Cluster, Pod
-from netpol_kube import resources
+from netpol_api import resources
+from netpol_compiler.model.objects import Cluster, Pod
 from netpol_kube.client import ApiClient, ApiError
 from netpol_kube.reflector import identities
-from netpol_lab.chart import NAMESPACE
-from netpol_lab.controlplane import kubeconfig_text
+from netpol_lab.control.chart import NAMESPACE
+from netpol_lab.control.control_plane import kubeconfig_text
 
 T = TypeVar("T")
 

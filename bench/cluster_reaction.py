@@ -16,7 +16,7 @@ import datapath
 from cluster_lab import ClusterLab, cluster_lab
 from measure import Figure, progress
 
-from netpol_kube import resources
+from netpol_api import resources
 
 Json = dict[str, Any]
 ROUNDS, WATCHED_ROUNDS, PAUSE, PERIOD_US = 30, 15, 0.4, 500

@@ -20,15 +20,17 @@ from typing import IO
 
 from measure import progress
 
-from netpol_compiler.addresses import parse_address
+from netpol_compiler.model.addresses import parse_address
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import Credentials
-from netpol_lab import chart, kubernetes_bin, machine, netns
-from netpol_lab.clusterapi import ClusterApi
-from netpol_lab.controlplane import APISERVER, ETCD, PORT, ControlPlane
-from netpol_lab.model import Families, LabHost
-from netpol_lab.netns import Namespaces
+from netpol_lab import machine
+from netpol_lab.control import chart, kubernetes_bin
+from netpol_lab.control.cluster_api import ClusterApi
+from netpol_lab.control.control_plane import APISERVER, ETCD, PORT, ControlPlane
+from netpol_lab.network import netns
+from netpol_lab.network.netns import Namespaces
 from netpol_lab.processes import Processes
+from netpol_lab.topology.model import Families, LabHost
 
 ADDRESS = "172.31.9.1"
 READY_SECONDS = 120.0

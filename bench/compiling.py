@@ -10,8 +10,8 @@ from dataclasses import replace
 import synthetic
 from measure import Figure, scaled, timed
 
-from netpol_compiler.objects import Cluster, Labels
-from netpol_compiler.pipeline import compile_cluster, pipeline_of
+from netpol_compiler.model.objects import Cluster, Labels
+from netpol_compiler.policy.pipeline import compile_cluster, pipeline_of
 
 ROUNDS, CHANGES = 5, 200
 

@@ -27,7 +27,7 @@ import cluster_operator
 import process
 import synthetic
 
-from netpol_compiler.objects import Cluster
+from netpol_compiler.model.objects import Cluster
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import Credentials, from_kubeconfig
 

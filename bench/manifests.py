@@ -1,6 +1,6 @@
 """Synthetic values as the objects that an API server takes: the inverse of the compiler's parsers, for `synthetic` clusters.
 
-In: values of netpol_compiler.objects. Out: plain JSON objects. A pod is filled up to the size that pods have in real clusters,
+In: values of the compiler's model. Out: plain JSON objects. A pod is filled up to the size that pods have in real clusters,
 with what makes them large there: environment, probes, annotations, and a status. Pure.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from netpol_compiler.kinds import Direction
-from netpol_compiler.objects import IPBlock, NamedPort, Namespace, Peer, Pod, Policy, Port, Rule
-from netpol_compiler.selectors import Selector
+from netpol_compiler.model.kinds import Direction
+from netpol_compiler.model.objects import IPBlock, NamedPort, Namespace, Peer, Pod, Policy, Port, Rule
+from netpol_compiler.model.selectors import Selector
 
 Json = dict[str, Any]
 

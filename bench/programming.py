@@ -17,14 +17,14 @@ from dataclasses import replace
 import synthetic
 from measure import Figure
 
-from netpol_agent.backend import BackendKind, find_backend
-from netpol_agent.dataplane import Dataplane, SyncResult
-from netpol_agent.runner import Processes
-from netpol_compiler.addresses import Address
-from netpol_compiler.kinds import FAMILIES, Protocol
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster, Pod, Policy, PortRange
-from netpol_compiler.pipeline import pipeline_of
+from netpol_agent.dataplane.backend import BackendKind, find_backend
+from netpol_agent.dataplane.dataplane import Dataplane, SyncResult
+from netpol_agent.dataplane.runner import Processes
+from netpol_compiler.model.addresses import Address
+from netpol_compiler.model.kinds import FAMILIES, Protocol
+from netpol_compiler.model.objects import Cluster, Pod, Policy, PortRange
+from netpol_compiler.node import compile_node
+from netpol_compiler.policy.pipeline import pipeline_of
 
 ROUNDS, CHANGES, IDLE = 3, 40, 0.2
 SHAPES = {

@@ -29,12 +29,12 @@ sys.path[:0] = [str(_TOP / "tests" / "support"), str(_TOP / "tools")]
 
 import build_image  # noqa: E402
 from kubectl import Kubectl  # noqa: E402
-from realcluster import places, workloads  # noqa: E402
-from realcluster.client import RealCluster, why_not  # noqa: E402
-from realcluster.inforce import InForce, policy  # noqa: E402
-from realcluster.places import Place  # noqa: E402
-from realcluster.release import Release  # noqa: E402
-from realcluster.workloads import Field  # noqa: E402
+from netpol_realcluster.client import RealCluster, why_not  # noqa: E402
+from netpol_realcluster.trials import endpoints, workloads  # noqa: E402
+from netpol_realcluster.trials.endpoints import Place  # noqa: E402
+from netpol_realcluster.trials.in_force import InForce, policy  # noqa: E402
+from netpol_realcluster.trials.release import Release  # noqa: E402
+from netpol_realcluster.trials.workloads import Field  # noqa: E402
 
 STARTS, PERIOD, SILENCE, LIMIT = 100, 0.002, 1.0, 60.0
 NAMESPACE, SLEEP = "first-packet", "exec sleep infinity"
@@ -86,7 +86,7 @@ def _measured(real: RealCluster) -> Starts:
     for number in range(STARTS):
         progress(f"pod starts under a default deny: {number} of {STARTS}")
         address = str(ip_network(block)[_BEYOND + number])
-        places.give_next(real, second, address)
+        endpoints.give_next(real, second, address)
         _start(shut, workloads.pod(f"new-{number}", _act(server), node=second), address, client, found)
     progress("")
     return found

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from netpol_compiler.addresses import Address, parse_network
-from netpol_compiler.kinds import Direction, Protocol
-from netpol_compiler.objects import (
+from netpol_compiler.model.addresses import Address, parse_network
+from netpol_compiler.model.kinds import Direction, Protocol
+from netpol_compiler.model.objects import (
     NAMESPACE_NAME_LABEL,
     Cluster,
     ContainerPort,
@@ -30,7 +30,7 @@ from netpol_compiler.objects import (
     PortRange,
     Rule,
 )
-from netpol_compiler.selectors import Selector, label_selector
+from netpol_compiler.model.selectors import Selector, label_selector
 
 TIERS = ("web", "app", "db")
 FIRST_ADDRESS = (10 << 24) | (64 << 16)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from netpol_lab.kubernetes_bin import cache_root
+from netpol_lab.control.kubernetes_bin import cache_root
 from steps import TOP, StepError, only_one, step
 
 OUT = TOP / "build" / "image"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from netpol_lab.kubernetes_bin import FOLDER_VARIABLE, cache_root, lacking
+from netpol_lab.control.kubernetes_bin import FOLDER_VARIABLE, cache_root, lacking
 from steps import TOP, StepError, only_one, step
 
 MODULE = TOP / "tests" / "cluster"

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from netpol_lab import kubernetes_bin
+from netpol_lab.control import kubernetes_bin
 from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms
 
 UNSHARE = (

@@ -1,10 +1,10 @@
-"""What a lab's programs are told, from `npctl lab up`."""
+"""The options of a lab's programs, from `npctl lab up`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netpol_lab.model import Backend
+from netpol_lab.topology.model import Backend
 
 
 @dataclass(frozen=True, slots=True)

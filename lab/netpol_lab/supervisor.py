@@ -21,9 +21,10 @@ import threading
 import traceback
 from pathlib import Path
 
-from netpol_lab import machine, netns, protocol
+from netpol_lab import machine, protocol
 from netpol_lab.errors import LabError
-from netpol_lab.operations import Lab
+from netpol_lab.network import netns
+from netpol_lab.requests import Lab
 
 
 def _own_mounts(folder: Path) -> None:
@@ -62,7 +63,7 @@ def _serve(lab: Lab, connection: socket.socket) -> None:
         try:
             protocol.send(connection, answer)
         except OSError:
-            pass  # the client has gone; nobody waits for this answer
+            pass  # the client has ended; nobody waits for this answer
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

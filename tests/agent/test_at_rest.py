@@ -6,8 +6,8 @@ import pytest
 
 from dataplanes import Recorder, command, dataplane, ruleset, shell
 from isolated import isolated
-from netpol_agent.backend import BackendKind
-from netpol_agent.verify import Verifier
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.verify import Verifier
 
 pytestmark = pytest.mark.kernel
 

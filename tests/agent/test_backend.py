@@ -8,19 +8,19 @@ import pytest
 
 from dataplanes import command, dataplane, ruleset, saved, shell
 from isolated import isolated
-from netpol_agent import backend as backend_module
-from netpol_agent.backend import BackendKind, detect_backend, find_backend, self_test
-from netpol_agent.cleanup import run_cleanup
-from netpol_agent.culprit import line_of_error
+from netpol_agent.dataplane import backend as backend_module
+from netpol_agent.dataplane.backend import BackendKind, detect_backend, find_backend, self_test
+from netpol_agent.dataplane.blame import line_of_error
+from netpol_agent.dataplane.cleanup import run_cleanup
+from netpol_agent.dataplane.ipsets import member_changes
+from netpol_agent.dataplane.ipsets import parse_save as parse_ipset_save
+from netpol_agent.dataplane.iptables import FilterTable, parse_save
+from netpol_agent.dataplane.runner import Done, Processes
+from netpol_agent.dataplane.transactions import in_order_of_reference, transactions
 from netpol_agent.errors import AgentError, KernelError
-from netpol_agent.ipsets import member_changes
-from netpol_agent.ipsets import parse_save as parse_ipset_save
-from netpol_agent.iptables import FilterTable, parse_save
-from netpol_agent.parts import in_order_of_reference, transactions
-from netpol_agent.runner import Done, Processes
-from netpol_compiler.kinds import FAMILIES, Family
-from netpol_compiler.render import create_set
-from netpol_compiler.ruleset import IPSet
+from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.ruleset.render import create_set
+from netpol_compiler.ruleset.values import IPSet
 
 kernel = pytest.mark.kernel
 both = pytest.mark.parametrize("kind", list(BackendKind), ids=lambda kind: kind.value)

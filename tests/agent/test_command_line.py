@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from npctl.agent_command import run
+from npctl.commands.agent import run
 from npctl.errors import ExitCode
 
 FOLDERS = ["--objects", "o", "--ir", "i", "--reports", "r"]
@@ -42,6 +42,6 @@ def test_without_a_cluster_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("netpol_agent.start.LOCK_FOLDER", tmp_path)
+    monkeypatch.setattr("netpol_agent.main.LOCK_FOLDER", tmp_path)
     assert run(["--node", "n1"]) == ExitCode.MISSING
     assert "--kubeconfig" in capsys.readouterr().err

@@ -22,12 +22,12 @@ from dataplanes import (
     with_chain,
 )
 from isolated import isolated
-from netpol_agent import backend as backend_module
-from netpol_agent.backend import BackendKind
-from netpol_agent.cleanup import run_cleanup
-from netpol_agent.verify import Verifier
-from netpol_compiler.kinds import FAMILIES, Family
-from netpol_compiler.ruleset import IPSet, Ruleset, Touched
+from netpol_agent.dataplane import backend as backend_module
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.cleanup import run_cleanup
+from netpol_agent.dataplane.verify import Verifier
+from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched
 
 pytestmark = pytest.mark.kernel
 both = pytest.mark.parametrize("kind", list(BackendKind), ids=lambda kind: kind.value)

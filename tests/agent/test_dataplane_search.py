@@ -13,13 +13,13 @@ from builders import allow, block, cluster, pod, policy, port
 from dataplanes import Recorder, agents_dataplane, assert_in_force, clear, command, settle, shell
 from generators import clusters
 from isolated import isolated
-from netpol_agent.backend import BackendKind
-from netpol_agent.runner import Done
-from netpol_compiler.kinds import DIRECTIONS, FAMILIES, Direction, Family
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster, IPBlock, Port
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.ruleset import HOOK_RULE, Ruleset
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_agent.dataplane.runner import Done
+from netpol_compiler.model.kinds import DIRECTIONS, FAMILIES, Direction, Family
+from netpol_compiler.model.objects import Cluster, IPBlock, Port
+from netpol_compiler.node import compile_node
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.ruleset.values import HOOK_RULE, Ruleset
 from search import searched
 
 pytestmark = pytest.mark.kernel

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from dataplanes import ruleset
 from hostile import assert_linear, spoiled
-from netpol_agent import conntrack, ipsets, iptables
+from netpol_agent.connections import conntrack
+from netpol_agent.dataplane import ipsets, iptables
+from netpol_agent.dataplane.verify import same_rule
 from netpol_agent.errors import KernelError
-from netpol_agent.ipset_netlink import KernelSets, member_data
-from netpol_agent.netlink import NLM_F_ACK, NLM_F_DUMP, Netlink, attribute, attributes
-from netpol_agent.verify import same_rule
-from netpol_compiler import render
-from netpol_compiler.kinds import Family
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
+from netpol_agent.netlink.ipset import KernelSets, member_data
+from netpol_agent.netlink.messages import NLM_F_ACK, NLM_F_DUMP, Netlink, attribute, attributes
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.ruleset import render
+from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE
 from search import searched
 
 SETS = render.full_ipset_text(ruleset())

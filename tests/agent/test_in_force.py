@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from builders import allow, cluster, key, pod, pods, policy
-from netpol_agent.dataplane import Behind
-from netpol_agent.in_force import policies_in_force
-from netpol_agent.reach import leading_to, reachable
-from netpol_compiler.kinds import Family
-from netpol_compiler.lower import NodeCompiler, compile_node
-from netpol_compiler.objects import Pod
-from netpol_compiler.pipeline import compile_cluster
+from netpol_agent.dataplane.dataplane import Behind
+from netpol_agent.dataplane.reach import leading_to, reachable
+from netpol_agent.reporting.in_force import policies_in_force
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.objects import Pod
+from netpol_compiler.node import NodeCompiler, compile_node
+from netpol_compiler.policy.pipeline import compile_cluster
 
 WEB, DB = pod("shop", "web", "10.0.0.1", app="web"), pod("shop", "db", "10.0.0.2", app="db")
 WEB_POLICY = policy("shop", "web", {"app": "web"}, ingress=[allow(pods(app="db"))])

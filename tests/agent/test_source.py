@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from builders import address, pod, policy
-from netpol_agent.source import FolderSource
-from netpol_compiler import wire
-from netpol_compiler.ir import IR, AddressSet, SetSpec
-from netpol_compiler.objects import Cluster, Key
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.selectors import label_selector
+from netpol_agent.inputs.folder_source import FolderSource
+from netpol_compiler.model.objects import Cluster, Key
+from netpol_compiler.model.selectors import label_selector
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import IR, AddressSet, SetSpec
+from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from dataplanes import assert_in_force, dataplane, ruleset, saved, shell, with_chain
 from isolated import isolated
-from netpol_agent.backend import STARTED_AHEAD, BackendKind
-from netpol_agent.runner import Processes
-from netpol_compiler.kinds import FAMILIES
+from netpol_agent.dataplane.backend import STARTED_AHEAD, BackendKind
+from netpol_agent.dataplane.runner import Processes
+from netpol_compiler.model.kinds import FAMILIES
 
 CAT = ["/bin/cat"]
 
@@ -72,7 +72,7 @@ def test_a_program_that_is_not_there_is_a_failure_in_words_each_time(run: Proces
 
 def test_what_waits_ends_with_its_starter_even_when_that_is_killed() -> None:
     program = (
-        "import os, pathlib, sys; from netpol_agent.runner import Processes\n"
+        "import os, pathlib, sys; from netpol_agent.dataplane.runner import Processes\n"
         f"run = Processes(ahead=frozenset({{'cat'}})); run({CAT!r})\n"
         "print(pathlib.Path(f'/proc/self/task/{os.getpid()}/children').read_text(), flush=True); sys.stdin.read()"
     )

@@ -410,7 +410,7 @@ def test_missing_programs_of_kubernetes_are_exit_code_3_with_the_remedy(tmp_path
 def test_a_control_plane_that_does_not_start_says_why(
     bare: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, limit: float, kind: type[LabError], words: str
 ) -> None:
-    from netpol_lab import kubernetes_bin
+    from netpol_lab.control import kubernetes_bin
 
     good = kubernetes_bin.find()
     folder = tmp_path / "bin"

@@ -11,10 +11,10 @@ import pytest
 from builders import allow, block, cluster, has, lacks, namespace, none_of, one_of, pod, pods, policy, port, selector
 from chart import Object, definitions
 from kubectl import Kubectl
-from netpol_compiler import wire
-from netpol_compiler.ir import IR
-from netpol_compiler.pipeline import compile_cluster
-from netpol_kube import resources
+from netpol_api import resources
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import IR
+from netpol_compiler.policy.pipeline import compile_cluster
 
 NAMESPACE = "definitions"
 PLURALS = {"AddressSet": "addresssets", "CompiledPolicy": "compiledpolicies", "NodeReport": "nodereports"}

@@ -10,7 +10,7 @@ import pytest
 from cluster_api import Cluster
 from driver_api import KubectlDriver
 from ground_api import Ground, allow, pod, policy, space
-from netpol_lab.cases import Row, read_manifests, run_cases
+from netpol_lab.scenarios.cases import Row, read_manifests, run_cases
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -13,7 +13,7 @@ import pytest
 
 from chart import NAMESPACE, RIGHTS, Object, definitions, of_kind, rendered
 from kubectl import Kubectl
-from netpol_kube import resources
+from netpol_api import resources
 
 ACCOUNTS = {who: f"system:serviceaccount:{NAMESPACE}:npctl-{who}" for who in ("operator", "agent")}
 PERSON = "person-who-looks"

@@ -17,16 +17,17 @@ from builders import address, conn
 from draws import pick
 from generators import clusters
 from hostile import assert_linear, peak, spoiled, spoiled_json
-from netpol_compiler import render, wire
-from netpol_compiler.ir import CompiledPolicy
-from netpol_compiler.kinds import FAMILIES, Family
-from netpol_compiler.lower import compile_node
-from netpol_compiler.manifests import Document, classify, decode, parse_yaml
-from netpol_compiler.objects import Cluster, PortRange, Rejected
-from netpol_compiler.parse import host_bits, parse_namespace, parse_node, parse_pod, parse_policy
-from netpol_compiler.pipeline import compile_cluster
+from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.model.objects import Cluster, PortRange, Rejected
+from netpol_compiler.node import compile_node
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import CompiledPolicy
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.reading.objects import host_bits, parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_compiler.ruleset import render
 from netpol_compiler.simulate import Packet, SimulateError, check_sets, parse_ipset_restore, parse_iptables_restore, walk
-from netpol_compiler.verdict import Judge
+from netpol_manifests.documents import Document, classify, decode, parse_yaml
 from search import searched
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

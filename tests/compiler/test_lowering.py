@@ -24,12 +24,12 @@ from builders import (
     selector,
 )
 from lowered import BASE, BATCH, DB, WEB, body_of, egress, ingress, lowered, node_of, plain
-from netpol_compiler import render
-from netpol_compiler.kinds import DIRECTIONS, Direction, Family
-from netpol_compiler.lower.pods import pod_chain_name
-from netpol_compiler.objects import Peer, Policy
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE
-from netpol_compiler.selectors import EVERYTHING
+from netpol_compiler.model.kinds import DIRECTIONS, Direction, Family
+from netpol_compiler.model.objects import Peer, Policy
+from netpol_compiler.model.selectors import EVERYTHING
+from netpol_compiler.node.pod_chains import pod_chain_name
+from netpol_compiler.ruleset import render
+from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE
 
 WEB_SET = "npc4-n1-web"
 
@@ -350,7 +350,7 @@ def test_point_14_a_block_of_one_family_allows_nothing_in_the_other() -> None:
 
 
 def test_point_15_a_rule_whose_peers_were_all_rejected_allows_nothing() -> None:
-    from netpol_compiler.objects import Rule
+    from netpol_compiler.model.objects import Rule
 
     broken = Policy(
         DB.key._replace(name="p"), "", selector(app="db"), frozenset({Direction.INGRESS}), (Rule(Direction.INGRESS, 0, (), None),)

@@ -18,14 +18,13 @@ from builders import (
     port,
 )
 from lowered import BASE, DB, ingress, lowered, node_of
-from netpol_compiler import render
-from netpol_compiler.addresses import Address
-from netpol_compiler.kinds import Direction, Family
-from netpol_compiler.lower import AcceptAction, LowerOptions
-from netpol_compiler.lower import rules as rule_text
-from netpol_compiler.lower.node import body_chain
-from netpol_compiler.ruleset import HOOK_PARENT, HOOK_RULE, Ruleset
-from netpol_compiler.selectors import EVERYTHING
+from netpol_compiler.model.addresses import Address
+from netpol_compiler.model.kinds import Direction, Family
+from netpol_compiler.model.selectors import EVERYTHING
+from netpol_compiler.node import AcceptAction, LowerOptions
+from netpol_compiler.node.compiler import body_chain
+from netpol_compiler.ruleset import render, rule_text
+from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
 from witnesses import RenderedNode
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from netpol_compiler.manifests import Document, Use, classify, decode, parse_yaml
-from netpol_compiler.objects import Rejected
-from netpol_compiler.parse import locate, parse_policy
-from netpol_compiler.yamlreader import MAX_DEPTH, MAX_TAG_DIRECTIVES
+from netpol_compiler.model.objects import Rejected
+from netpol_compiler.reading.objects import locate, parse_policy
+from netpol_manifests.documents import Document, Use, classify, decode, parse_yaml
+from netpol_manifests.yaml_reader import MAX_DEPTH, MAX_TAG_DIRECTIVES
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n"
 

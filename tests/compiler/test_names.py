@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from builders import selector
-from netpol_compiler.ir import SetSpec
-from netpol_compiler.kinds import Family, Protocol
-from netpol_compiler.names import address_set_name, api_hash, chain_name, kernel_hash, set_name
-from netpol_compiler.objects import NamedPort
-from netpol_compiler.selectors import EVERYTHING
+from netpol_compiler.model.kinds import Family, Protocol
+from netpol_compiler.model.objects import NamedPort
+from netpol_compiler.model.selectors import EVERYTHING
+from netpol_compiler.policy.ir import SetSpec
+from netpol_compiler.policy.names import address_set_name, api_hash, chain_name, kernel_hash, set_name
 
 SPEC = SetSpec("a", None, selector(app="web"), NamedPort(Protocol.TCP, "http"))
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from builders import allow, block, cluster, egress_policy, has, pod, pods, policy, port
-from netpol_compiler.ir import AddressSet, CompiledPolicy
-from netpol_compiler.kinds import DIRECTIONS, Direction, Family
-from netpol_compiler.lower import NodeCompiler
-from netpol_compiler.lower.pods import isolated_set_name, pod_chain_name
-from netpol_compiler.objects import Pod, Policy
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.selectors import EVERYTHING
+from netpol_compiler.model.kinds import DIRECTIONS, Direction, Family
+from netpol_compiler.model.objects import Pod, Policy
+from netpol_compiler.model.selectors import EVERYTHING
+from netpol_compiler.node import NodeCompiler
+from netpol_compiler.node.pod_chains import isolated_set_name, pod_chain_name
+from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
+from netpol_compiler.policy.pipeline import compile_cluster
 
 DB = pod("a", "db", ["10.0.0.2", "fd00::2"], app="db", ports=["http:80"])
 WEB = pod("a", "web", ["10.0.0.1", "fd00::1"], app="web", node="n2", ports=["http:80"])

@@ -26,10 +26,10 @@ from builders import (
     selector,
 )
 from judged import DB, OTHER, OUTSIDE, WEB, passes, world
-from netpol_compiler.kinds import DIRECTIONS, Direction
-from netpol_compiler.objects import Cluster, Labels, Namespace
-from netpol_compiler.oracle import Allowance, judge
-from netpol_compiler.selectors import Selector
+from netpol_compiler.model.kinds import DIRECTIONS, Direction
+from netpol_compiler.model.objects import Cluster, Labels, Namespace
+from netpol_compiler.model.selectors import Selector
+from netpol_compiler.witnesses.oracle import Allowance, judge
 
 # -- 1: isolation ------------------------------------------------------------------------------------
 

@@ -24,9 +24,9 @@ from builders import (
     selector,
 )
 from judged import BASE, DB, OTHER, OUTSIDE, WEB, passes, world
-from netpol_compiler.kinds import DIRECTIONS, Direction
-from netpol_compiler.objects import Labels, Namespace, Pod, Policy, Rejected, Rule
-from netpol_compiler.oracle import Allowance, judge
+from netpol_compiler.model.kinds import DIRECTIONS, Direction
+from netpol_compiler.model.objects import Labels, Namespace, Pod, Policy, Rejected, Rule
+from netpol_compiler.witnesses.oracle import Allowance, judge
 
 # -- 8: who is a pod ---------------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from netpol_compiler.addresses import parse_address, parse_network
-from netpol_compiler.kinds import Protocol
-from netpol_compiler.objects import ContainerPort, Key, Pod, Rejected
-from netpol_compiler.parse import parse_namespace, parse_node, parse_pod
-from netpol_compiler.services import Service, ServicePort, endpoints, parse_service
+from netpol_compiler.model.addresses import parse_address, parse_network
+from netpol_compiler.model.kinds import Protocol
+from netpol_compiler.model.objects import ContainerPort, Key, Pod, Rejected
+from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod
+from netpol_manifests.services import Service, ServicePort, endpoints, parse_service
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 

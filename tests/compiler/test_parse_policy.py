@@ -9,11 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpol_compiler.addresses import parse_network
-from netpol_compiler.kinds import Direction, Protocol
-from netpol_compiler.objects import IPBlock, NamedPort, Peer, PodPeer, Policy, Port, PortRange, Rejected
-from netpol_compiler.parse import host_bits, parse_policy
-from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, Selector, label_selector, make_selector
+from netpol_compiler.model.addresses import parse_network
+from netpol_compiler.model.kinds import Direction, Protocol
+from netpol_compiler.model.objects import IPBlock, NamedPort, Peer, PodPeer, Policy, Port, PortRange, Rejected
+from netpol_compiler.model.selectors import EVERYTHING, Operator, Requirement, Selector, label_selector, make_selector
+from netpol_compiler.reading.objects import host_bits, parse_policy
 
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 TCP, UDP, SCTP = Protocol.TCP, Protocol.UDP, Protocol.SCTP

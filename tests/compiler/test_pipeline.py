@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from builders import allow, egress_policy, key, namespace, none_of, one_of, pod, pods, policy, port, selector
-from netpol_compiler.ir import IRDelta
-from netpol_compiler.objects import Namespace, Pod, Policy, Rule
-from netpol_compiler.pipeline import Pipeline
-from netpol_compiler.selectors import EVERYTHING
-from netpol_compiler.translate import translate
+from netpol_compiler.model.objects import Namespace, Pod, Policy, Rule
+from netpol_compiler.model.selectors import EVERYTHING
+from netpol_compiler.policy.ir import IRDelta
+from netpol_compiler.policy.pipeline import Pipeline
+from netpol_compiler.policy.translate import translate
 
 WEB = pod("a", "web", ["10.0.0.1", "fd00::1"], app="web", ports=["http:80"])
 ALLOWED = policy("a", "p", ingress=[allow(pods(app="web"))])

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from draws import pick
 from generators import clusters, connections, namespaces, pods, policies
-from netpol_compiler import oracle, wire
-from netpol_compiler.ir import IR
-from netpol_compiler.kinds import Family
-from netpol_compiler.lower import NodeCompiler
-from netpol_compiler.objects import Cluster
-from netpol_compiler.pipeline import Pipeline, compile_cluster
-from netpol_compiler.ruleset import Ruleset
-from netpol_compiler.verdict import Judge
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.objects import Cluster
+from netpol_compiler.node import NodeCompiler
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import IR
+from netpol_compiler.policy.pipeline import Pipeline, compile_cluster
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.ruleset.values import Ruleset
+from netpol_compiler.witnesses import oracle
 from other_process import OtherProcess, everything
 from search import searched
 
@@ -61,7 +62,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
 
 def replay(events: list[tuple[str, Any]]) -> tuple[Pipeline, Cluster]:
     """The incremental pipeline after `events`, and the cluster that they leave behind."""
-    from netpol_compiler.objects import Key
+    from netpol_compiler.model.objects import Key
 
     pipeline, held = Pipeline(), Cluster({}, {}, {}, {})
     stores: dict[str, Any] = {"namespace": held.namespaces, "pod": held.pods, "policy": held.policies}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from netpol_compiler import render
-from netpol_compiler.kinds import Family
-from netpol_compiler.lower import rules
-from netpol_compiler.restored import node_text
-from netpol_compiler.ruleset import IPSet, Ruleset
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.ruleset import render, rule_text
+from netpol_compiler.ruleset.values import IPSet, Ruleset
+from netpol_compiler.witnesses.restored import node_text
 
 MEMBERS = ("10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.3", "9.0.0.0/8 nomatch")
 
@@ -58,5 +57,5 @@ def test_a_node_from_nothing_has_the_hook_first_of_forward() -> None:
 
 def test_nothing_in_a_comment_ends_its_quotes() -> None:
     for odd in "\"'\\`$\n\tä":
-        assert rules.comment(f"a{odd}b") == '-m comment --comment "a?b"'
-    assert len(rules.comment("x" * 1000)) == len('-m comment --comment ""') + rules.MAX_COMMENT
+        assert rule_text.comment(f"a{odd}b") == '-m comment --comment "a?b"'
+    assert len(rule_text.comment("x" * 1000)) == len('-m comment --comment ""') + rule_text.MAX_COMMENT

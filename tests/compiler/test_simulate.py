@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from builders import address, conn
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate import (
     MAX_DEPTH,
     Conntrack,

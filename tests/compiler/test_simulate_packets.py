@@ -12,7 +12,7 @@ import pytest
 
 from builders import address
 from isolated import isolated
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate import (
     Conntrack,
     Packet,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from isolated import forbidden
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate import SimulateError, check_sets, parse_ipset_restore, parse_iptables_restore
 from simulated import SETS, filter_table
 

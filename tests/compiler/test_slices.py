@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpol_compiler.slices import SLICE_SIZE, Slices
+from netpol_compiler.policy.slices import SLICE_SIZE, Slices
 
 
 def test_one_member_more_changes_one_slice_and_one_less_that_one():

@@ -8,11 +8,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpol_compiler.ir import CompiledPolicy, CompiledRule
-from netpol_compiler.kinds import Direction
-from netpol_compiler.objects import Key, Labels, Pod
-from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, make_selector
-from netpol_compiler.span import Spans
+from netpol_compiler.model.kinds import Direction
+from netpol_compiler.model.objects import Key, Labels, Pod
+from netpol_compiler.model.selectors import EVERYTHING, Operator, Requirement, make_selector
+from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule
+from netpol_compiler.policy.span import Spans
 
 SELECTORS = (EVERYTHING, make_selector([Requirement("app", Operator.IN, ("web",))]))
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import clusters, connections, policies
-from netpol_compiler import oracle
-from netpol_compiler.objects import Cluster, Policy
-from netpol_compiler.parse import parse_policy
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.verdict import Judge
+from netpol_compiler.model.objects import Cluster, Policy
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.reading.objects import parse_policy
+from netpol_compiler.witnesses import oracle
 from search import checked, searched
 from spellings import damaged, manifests, writable
 

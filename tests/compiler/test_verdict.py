@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from builders import allow, block, cluster, conn, egress_policy, has, key, lacks, node, none_of, one_of, pod, pods, policy, port
-from netpol_compiler.kinds import DIRECTIONS, Direction
-from netpol_compiler.objects import Cluster, Connection, Policy
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.selectors import Requirement
-from netpol_compiler.verdict import Reason, Verdict, judge
+from netpol_compiler.model.kinds import DIRECTIONS, Direction
+from netpol_compiler.model.objects import Cluster, Connection, Policy
+from netpol_compiler.model.selectors import Requirement
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.policy.verdict import Reason, Verdict, judge
 
 WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", ports=["dns:53/UDP", "http:8080"])
 DB = pod("a", "db", ["10.0.1.2", "fd00::12"], app="db", ports=["dns:53/UDP", "http:80"])

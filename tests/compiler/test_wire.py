@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from builders import address, allow, block, has, key, network, pods, policy, port
-from netpol_compiler import wire
-from netpol_compiler.ir import AddressSet, Endpoint, SetSpec
-from netpol_compiler.kinds import Direction, Protocol
-from netpol_compiler.objects import IPBlock, NamedPort, Rejected
-from netpol_compiler.selectors import EVERYTHING, make_selector
-from netpol_compiler.translate import translate
+from netpol_compiler.model.kinds import Direction, Protocol
+from netpol_compiler.model.objects import IPBlock, NamedPort, Rejected
+from netpol_compiler.model.selectors import EVERYTHING, make_selector
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.ir import AddressSet, Endpoint, SetSpec
+from netpol_compiler.policy.translate import translate
 
 POLICY = translate(
     policy(

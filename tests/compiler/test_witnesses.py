@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import NODES, clusters, connections
-from netpol_compiler import oracle
+from netpol_compiler.witnesses import oracle
 from search import checked, searched
 from witnesses import RenderedNode, holder_node, lives_on_two_nodes
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from netpol_compiler.addresses import Address, parse_address
-from netpol_compiler.kinds import Family
-from netpol_compiler.manifests import Document, parse_yaml
-from netpol_compiler.objects import Key
-from netpol_compiler.workloads import ExpandOptions, ObjectId, World, expand, to_cluster
+from netpol_compiler.model.addresses import Address, parse_address
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.objects import Key
+from netpol_manifests.documents import Document, parse_yaml
+from netpol_manifests.world import ExpandOptions, ObjectId, World, expand, to_cluster
 
 NODES = """
 apiVersion: v1

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from netpol_lab.cases import Row, run_cases
 from netpol_lab.client import LabClient
-from netpol_lab.drivers import LabDriver, SimulateDriver
-from netpol_lab.scenario import read_scenario
+from netpol_lab.scenarios.cases import Row, run_cases
+from netpol_lab.scenarios.drivers import LabDriver, SimulateDriver
+from netpol_lab.scenarios.scenario import read_scenario
 from packets import own_lab_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

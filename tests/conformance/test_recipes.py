@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from netpol_compiler import oracle
-from netpol_compiler.objects import Connection
-from netpol_lab.cases import read_manifests
+from netpol_compiler.model.objects import Connection
+from netpol_compiler.witnesses import oracle
 from netpol_lab.client import LabClient
-from npctl.places import Place, find_place, parse_port
-from npctl.state import State, load
-from npctl.trace import Tracer
-from npctl.tries import Try
+from netpol_lab.scenarios.cases import read_manifests
+from npctl.answers.probes import Try
+from npctl.answers.trace import Tracer
+from npctl.endpoints.endpoints import Place, find_place, parse_port
+from npctl.inputs.state import State, load
 from packets import own_lab_folder
 from recipes import FOLDER, PLACES, WORLD, Cell, Recipe, all_recipes, read_recipe
 

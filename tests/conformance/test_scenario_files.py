@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from netpol_lab.cases import run_cases
-from netpol_lab.drivers import SimulateDriver
 from netpol_lab.errors import LabError
-from netpol_lab.jsonpatch import patched
-from netpol_lab.scenario import SCENARIO_FILE, ScenarioError, read_scenario
+from netpol_lab.scenarios.cases import run_cases
+from netpol_lab.scenarios.drivers import SimulateDriver
+from netpol_lab.scenarios.json_patch import patched
+from netpol_lab.scenarios.scenario import SCENARIO_FILE, ScenarioError, read_scenario
 
 HEAD = "apiVersion: lab.npctl.dev/v1\nkind: Scenario\nmetadata: {name: mine}\nnames: {one: a/one, two: a/two}\n"
 PODS = "".join(

@@ -16,9 +16,9 @@ from dataplanes import agents_dataplane, clear
 from forwarding import Forwarding
 from generators import NODES, clusters, connections
 from isolated import isolated
-from netpol_agent.backend import BackendKind
-from netpol_compiler.kinds import FAMILIES
-from netpol_compiler.objects import Cluster, Connection
+from netpol_agent.dataplane.backend import BackendKind
+from netpol_compiler.model.kinds import FAMILIES
+from netpol_compiler.model.objects import Cluster, Connection
 from search import checked, searched
 from witnesses import NodeWitnesses
 

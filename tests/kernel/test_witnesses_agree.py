@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import pytest
 
-from netpol_compiler import oracle
-from netpol_compiler.kinds import Protocol
+from netpol_compiler.model.kinds import Protocol
+from netpol_compiler.witnesses import oracle
 from netpol_lab.client import LabClient
-from netpol_lab.drivers import node_texts
-from netpol_lab.journeys import Hop
-from netpol_lab.model import Families, NetworkKind
-from netpol_lab.picture import Picture, make_picture
+from netpol_lab.scenarios.drivers import node_texts
+from netpol_lab.scenarios.picture import Picture, make_picture
+from netpol_lab.topology.model import Families, NetworkKind
+from netpol_lab.traffic.journeys import Hop
 from packets import BOTH
 from policies import random_policies
 

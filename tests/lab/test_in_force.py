@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from netpol_compiler import wire
-from netpol_compiler.objects import Cluster, Key
-from netpol_compiler.parse import parse_namespace, parse_node, parse_pod, parse_policy
-from netpol_compiler.pipeline import compile_cluster
-from netpol_kube import resources
-from netpol_lab.inforce import Reading, lagging, revisions_of
+from netpol_api import resources
+from netpol_compiler.model.objects import Cluster, Key
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_lab.control.in_force import Reading, lagging, revisions_of
 
 NODE = "n1"
 POLICY = Key("web", "only-friends")

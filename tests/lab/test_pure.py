@@ -10,13 +10,15 @@ from dataclasses import replace
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from netpol_compiler.addresses import parse_address, parse_network
-from netpol_compiler.kinds import Family, Protocol
-from netpol_compiler.objects import Key
-from netpol_lab import dns, kubeproxy, machine, networks, probe, protocol, sctp
+from netpol_compiler.model.addresses import parse_address, parse_network
+from netpol_compiler.model.kinds import Family, Protocol
+from netpol_compiler.model.objects import Key
+from netpol_lab import machine, protocol
 from netpol_lab.errors import LabError
-from netpol_lab.model import EndpointAddress, LabNode, LabPod, LabService, NetworkKind, ServicePort, Topology
-from netpol_lab.twins import twin_address, twin_network, with_twin_blocks
+from netpol_lab.network import dns, kube_proxy, wiring
+from netpol_lab.topology.model import EndpointAddress, LabNode, LabPod, LabService, NetworkKind, ServicePort, Topology
+from netpol_lab.topology.twins import twin_address, twin_network, with_twin_blocks
+from netpol_lab.traffic import probe, sctp
 
 NODES = {
     name: LabNode(name, (parse_address(address),), (parse_network(block)[0],))
@@ -96,8 +98,8 @@ def test_the_pod_network_is_the_octet_aligned_block_around_all_nodes() -> None:
 
 def test_several_endpoints_are_chosen_evenly() -> None:
     ends = (("10.200.36.2", 8080, "one"), ("10.200.36.3", 8080, "one"), ("10.200.37.2", 8080, "two"))
-    text, _ = kubeproxy.service_rules(topology(*ends), "one", Family.V4)
-    chain = kubeproxy.chain_name("KUBE-SVC", "python/web", "http", "tcp")
+    text, _ = kube_proxy.service_rules(topology(*ends), "one", Family.V4)
+    chain = kube_proxy.chain_name("KUBE-SVC", "python/web", "http", "tcp")
     chances = [line.partition("--probability ")[2].partition(" ")[0] for line in rules(text, chain)[1:]]
     assert chances == ["0.3333333333", "0.5000000000", ""]
     assert "-j DNAT --to-destination 10.200.37.2:8080" in text
@@ -105,17 +107,17 @@ def test_several_endpoints_are_chosen_evenly() -> None:
 
 def test_a_local_node_port_has_only_the_nodes_own_endpoints() -> None:
     ends = (("10.200.36.2", 8080, "one"), ("10.200.37.2", 8080, "two"))
-    text, chains = kubeproxy.service_rules(topology(*ends, node_port=30015, local=True), "two", Family.V4)
+    text, chains = kube_proxy.service_rules(topology(*ends, node_port=30015, local=True), "two", Family.V4)
     local = next(c for c in chains if c.startswith("KUBE-SVL"))
     assert [r.partition("-> ")[2].partition('"')[0] for r in rules(text, local)] == ["10.200.37.2:8080"]
-    far, far_chains = kubeproxy.service_rules(topology(ends[0], node_port=30015, local=True), "two", Family.V4)
+    far, far_chains = kube_proxy.service_rules(topology(ends[0], node_port=30015, local=True), "two", Family.V4)
     assert not any(c.startswith("KUBE-SVL") for c in far_chains)
     assert "KUBE-EXT" in far
 
 
 def test_a_service_without_endpoints_is_rejected_and_its_old_chains_go() -> None:
-    _, chains = kubeproxy.service_rules(topology(("10.200.36.2", 8080, "one")), "one", Family.V4)
-    text, _ = kubeproxy.service_rules(topology(), "one", Family.V4, stale=chains)
+    _, chains = kube_proxy.service_rules(topology(("10.200.36.2", 8080, "one")), "one", Family.V4)
+    text, _ = kube_proxy.service_rules(topology(), "one", Family.V4, stale=chains)
     assert '--dport 80 -m comment --comment "python/web:http has no endpoints" -j REJECT' in text
     gone = sorted(c for c in chains if c.startswith(("KUBE-SVC", "KUBE-SEP")))
     assert sorted(line.removeprefix("-X ") for line in text.splitlines() if line.startswith("-X")) == gone
@@ -125,18 +127,18 @@ def test_a_service_without_endpoints_is_rejected_and_its_old_chains_go() -> None
 def test_a_pod_off_its_nodes_block_gets_a_route_on_every_node(kind: NetworkKind) -> None:
     stray = LabPod(Key("a", "b"), "one", (parse_address("10.200.99.5"),))
     device = stray.device if kind is NetworkKind.ROUTED else "cni0"
-    assert networks.stray_routes(stray, NODES.values(), kind) == {
+    assert wiring.stray_routes(stray, NODES.values(), kind) == {
         "one": [f"route replace 10.200.99.5/32 dev {device}"],
         "two": ["route replace 10.200.99.5/32 via 172.31.7.111"],
     }
     at_home = LabPod(Key("a", "c"), "one", (parse_address("10.200.36.5"),))
-    assert networks.stray_routes(at_home, NODES.values(), kind) == {}
-    assert networks.stray_routes(replace(stray, host_network=True), NODES.values(), kind) == {}
+    assert wiring.stray_routes(at_home, NODES.values(), kind) == {}
+    assert wiring.stray_routes(replace(stray, host_network=True), NODES.values(), kind) == {}
 
 
 def test_vxlan_learns_nothing_and_is_told_everything() -> None:
-    ip_lines, bridge_lines = networks.peer_lines([NODES["two"]], NetworkKind.VXLAN)
-    mac = networks.vxlan_mac(NODES["two"], Family.V4)
+    ip_lines, bridge_lines = wiring.peer_lines([NODES["two"]], NetworkKind.VXLAN)
+    mac = wiring.vxlan_mac(NODES["two"], Family.V4)
     assert ip_lines == [
         f"neigh replace 10.200.37.0 lladdr {mac} dev flannel.1 nud permanent",
         "route replace 10.200.37.0/24 via 10.200.37.0 dev flannel.1 onlink",
@@ -203,7 +205,7 @@ def test_pods_of_nodes_whose_blocks_lie_far_apart_keep_their_addresses() -> None
         name: LabNode(name, (parse_address(address),), (parse_network(block)[0],))
         for name, address, block in (("one", "172.31.7.111", "10.200.36.0/24"), ("two", "172.31.7.112", "10.77.1.0/24"))
     }
-    rules = networks.masquerade_rules(far["two"], Topology(far, {}, {}, {}), Family.V4).splitlines()
+    rules = wiring.masquerade_rules(far["two"], Topology(far, {}, {}, {}), Family.V4).splitlines()
     first_masquerade = next(i for i, rule in enumerate(rules) if "MASQUERADE" in rule)
     for source, target in (("10.200.0.0/16", "10.77.0.0/16"), ("10.77.0.0/16", "10.200.0.0/16")):
         assert rules.index(f"-A FLANNEL-POSTRTG -s {source} -d {target} -j RETURN") < first_masquerade

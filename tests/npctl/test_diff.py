@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from builders import address, network
-from netpol_compiler.kinds import Family, Protocol
-from netpol_compiler.objects import PortRange
-from npctl import portspans
-from npctl.outside import parts
+from netpol_compiler.model.kinds import Family, Protocol
+from netpol_compiler.model.objects import PortRange
+from npctl.endpoints import port_spans
+from npctl.endpoints.external_blocks import parts
 
 TOMCAT = "python/python-tomcat-app1-deployment-vp52s9ps8m-5k47c"
 NGINX = "python/python-nginx-deployment-tpftzkq2st-hg6bk"
@@ -124,9 +124,9 @@ def test_wrong_input_is_exit_code_2(cli: Any, tmp_path: Path, words: tuple[str, 
 
 def test_spans_are_cut_where_a_rule_names_a_border() -> None:
     tcp = Protocol.TCP
-    every = portspans.spans([PortRange(tcp, 80, 80), PortRange(tcp, 8000, 65535)])
-    assert every == [portspans.REST, (tcp, 0, 79), (tcp, 80, 80), (tcp, 81, 7999), (tcp, 8000, 65535)]
-    assert [portspans.port_of(s) for s in every[:3]] == [(None, None), (tcp, 1), (tcp, 80)]
+    every = port_spans.spans([PortRange(tcp, 80, 80), PortRange(tcp, 8000, 65535)])
+    assert every == [port_spans.REST, (tcp, 0, 79), (tcp, 80, 80), (tcp, 81, 7999), (tcp, 8000, 65535)]
+    assert [port_spans.port_of(s) for s in every[:3]] == [(None, None), (tcp, 1), (tcp, 80)]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_spans_are_cut_where_a_rule_names_a_border() -> None:
     ],
 )
 def test_spans_in_words(chosen: list[int], text: str) -> None:
-    every = portspans.spans([PortRange(Protocol.TCP, 80, 80)])
-    assert portspans.words([every[i] for i in chosen], every) == text
+    every = port_spans.spans([PortRange(Protocol.TCP, 80, 80)])
+    assert port_spans.words([every[i] for i in chosen], every) == text
 
 
 def test_parts_of_the_world_are_blocks_without_the_blocks_inside() -> None:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators import clusters, connections, labels, namespaces, policies
-from netpol_compiler.addresses import Address
-from netpol_compiler.objects import NAMESPACE_NAME_LABEL, Cluster, Connection, Labels
-from netpol_compiler.workloads import World
-from npctl.diff import Comparison, Difference
-from npctl.files import Documents
-from npctl.likeness import Group, Likeness
-from npctl.portspans import REST
-from npctl.state import State
+from netpol_compiler.model.addresses import Address
+from netpol_compiler.model.objects import NAMESPACE_NAME_LABEL, Cluster, Connection, Labels
+from netpol_manifests.world import World
+from npctl.answers.diff import Comparison, Difference
+from npctl.endpoints.equivalence_classes import Group, Likeness
+from npctl.endpoints.port_spans import REST
+from npctl.inputs.files import Documents
+from npctl.inputs.state import State
 from search import searched
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from builders import cluster, pod, policy
-from netpol_compiler.objects import Key
-from npctl.enforcement import age, age_words
+from netpol_api.in_force import Compiled, Control, Placed, Report, Written, absence, policy_state, report_of
+from netpol_compiler.model.objects import Key
+from npctl.commands.wait import parse_duration
+from npctl.enforcement.enforcement import age, age_words
+from npctl.enforcement.programmed import Programmed
+from npctl.enforcement.status import operator_of
 from npctl.errors import CommandError
-from npctl.inforce import Compiled, Control, Placed, Report, Written, absence, policy_state, report_of
-from npctl.live import owner_of
-from npctl.programmed import Programmed
-from npctl.status import operator_of
-from npctl.wait_command import parse_duration
+from npctl.inputs.live import owner_of
 
 KEY = Key("a", "p")
 WRITTEN = Written("uid-1", 3)

@@ -11,8 +11,8 @@ import pytest
 
 from netpol_lab.errors import LabError, LabForbidden, LabLacksPrograms, LabMissing, LabTimeout
 from npctl.errors import CommandError, ExitCode
-from npctl.lab_commands import kind_of, parse_labels
-from npctl.lab_common import lab_errors
+from npctl.lab.commands import kind_of, parse_labels
+from npctl.lab.common import lab_errors
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from npctl import lint_checks, lint_rules
-from npctl.lint_model import CHECKS
+from npctl.lint import cluster_checks, rule_checks
+from npctl.lint.model import CHECKS
 
-assert lint_checks and lint_rules  # importing them fills CHECKS
+assert cluster_checks and rule_checks  # importing them fills CHECKS
 
 WEB = {"app": "web"}
 DB = {"app": "db"}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from netpol_compiler import oracle
-from netpol_compiler.verdict import Judge
-from npctl.places import find_place, parse_port, pod_place
-from npctl.state import State, load
-from npctl.trace import Trace, Tracer
-from npctl.tries import try_places
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.witnesses import oracle
+from npctl.answers.probes import try_places
+from npctl.answers.trace import Trace, Tracer
+from npctl.endpoints.endpoints import find_place, parse_port, pod_place
+from npctl.inputs.state import State, load
 
 Case = Callable[[int], tuple[str, ...]]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from netpol_compiler import wire
-from netpol_operator.files import FolderOperator
-from netpol_operator.folder_publish import FolderPublisher
+from netpol_compiler.policy import wire
+from netpol_operator.folder import FolderOperator
+from netpol_operator.publishing.folder_publisher import FolderPublisher
 from netpol_store.folder import FolderReader, FolderWriter, read_revision
 
 
@@ -172,7 +172,7 @@ def test_hostile_wire_bytes_are_an_error_never_a_policy(content: bytes) -> None:
 def test_a_publisher_survives_garbage_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "addresssets").mkdir()
     (tmp_path / "addresssets/x.0.json").write_bytes(b"garbage")
-    from netpol_compiler.ir import IRDelta
+    from netpol_compiler.policy.ir import IRDelta
 
     FolderPublisher(tmp_path).publish(IRDelta(), 1)
     assert not (tmp_path / "addresssets/x.0.json").exists()

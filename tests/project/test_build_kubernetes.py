@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import build_kubernetes
+from netpol_lab.control.kubernetes_bin import PROGRAMS, KubernetesBinaries, cache_root, find
 from netpol_lab.errors import LabLacksPrograms
-from netpol_lab.kubernetes_bin import PROGRAMS, KubernetesBinaries, cache_root, find
 
 TOP = Path(__file__).resolve().parents[2]
 PINS = build_kubernetes.read_pins()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-ROOTS = ("compiler", "store", "kube", "operator", "agent", "lab", "npctl")
+ROOTS = ("compiler", "store", "kube", "api", "operator", "agent", "manifests", "lab", "npctl", "realcluster")
 LONGEST_FILE = 450
 LONGEST_FUNCTION = 60
 

@@ -16,13 +16,14 @@ import pytest
 
 import build_image
 from kubectl import Kubectl
-from realcluster import images, plan
-from realcluster.client import RealCluster, why_not
-from realcluster.inforce import InForce
-from realcluster.network import DEFAULT
-from realcluster.places import Place, machine
-from realcluster.release import Release
-from realcluster.workloads import Field
+from netpol_realcluster import plan
+from netpol_realcluster.client import RealCluster, why_not
+from netpol_realcluster.networks.choice import DEFAULT
+from netpol_realcluster.nodes import images
+from netpol_realcluster.trials.endpoints import Place, machine
+from netpol_realcluster.trials.in_force import InForce
+from netpol_realcluster.trials.release import Release
+from netpol_realcluster.trials.workloads import Field
 
 HERE = Path(__file__).parent
 STANDING = os.environ.get("NPCTL_CLUSTER", "")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from netpol_lab import machine
-from realcluster import bird, plan
+from netpol_realcluster import plan
+from netpol_realcluster.networks import bird
 
 NODES = ("172.31.7.111", "172.31.7.112", "172.31.7.113")
 OTHERS = dict(zip(NODES[1:], ("10.200.1.0/24", "10.200.2.0/24"), strict=True))

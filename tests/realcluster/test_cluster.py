@@ -13,8 +13,8 @@ import pytest
 import build_kubernetes
 from kubectl import Kubectl
 from netpol_lab.errors import LabError
-from realcluster import plan
-from realcluster.client import RealCluster
+from netpol_realcluster import plan
+from netpol_realcluster.client import RealCluster
 
 
 def _sent(real: RealCluster, node: str) -> int:

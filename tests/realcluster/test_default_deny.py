@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kubectl import Kubectl
-from realcluster.inforce import InForce, policy
-from realcluster.workloads import PORT, Field, controlled, pod_spec, serving
+from netpol_realcluster.trials.in_force import InForce, policy
+from netpol_realcluster.trials.workloads import PORT, Field, controlled, pod_spec, serving
 
 LABELS = {"app": "probed"}
 COPIES, ROUNDS = 3, 4

@@ -14,11 +14,11 @@ import pytest
 
 from kubectl import Kubectl
 from netpol_lab.errors import LabError
-from realcluster import plan
-from realcluster.client import RealCluster
-from realcluster.inforce import InForce, npctl, pods_with, policy
-from realcluster.watch import Watch
-from realcluster.workloads import Field, pod, running, service
+from netpol_realcluster import plan
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials.in_force import InForce, npctl, pods_with, policy
+from netpol_realcluster.trials.watch import Watch
+from netpol_realcluster.trials.workloads import Field, pod, running, service
 
 FIRST, SECOND = "172.31.7.111", "172.31.7.112"
 SLEEP = "exec sleep infinity"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from netpol_lab.errors import LabError
-from realcluster import images, plan
+from netpol_realcluster import plan
+from netpol_realcluster.nodes import images
 
 
 def _image(folder: Path) -> images.Image:

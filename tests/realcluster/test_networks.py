@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from kubectl import Kubectl
-from realcluster import bird, plan
-from realcluster.client import RealCluster
-from realcluster.network import DEFAULT, NETWORKS
+from netpol_realcluster import plan
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.networks import bird
+from netpol_realcluster.networks.choice import DEFAULT, NETWORKS
 
 pytestmark = pytest.mark.networks
 

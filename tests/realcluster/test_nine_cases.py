@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from kubectl import Kubectl
-from netpol_lab.cases import Manifest, read_manifests, run_cases
 from netpol_lab.errors import LabError
-from netpol_lab.scenario import read_scenario
-from realcluster import walkthrough
-from realcluster.client import RealCluster
-from realcluster.places import Place
-from realcluster.walkthrough import RealDriver
+from netpol_lab.scenarios.cases import Manifest, read_manifests, run_cases
+from netpol_lab.scenarios.scenario import read_scenario
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials import walkthrough
+from netpol_realcluster.trials.endpoints import Place
+from netpol_realcluster.trials.walkthrough import RealDriver
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NODE_PORTS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl import Kubectl
-from realcluster.client import RealCluster
-from realcluster.inforce import InForce, pods_with, policy
-from realcluster.places import machine
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials.endpoints import machine
+from netpol_realcluster.trials.in_force import InForce, pods_with, policy
 
 
 def test_the_operator_and_an_agent_on_every_node_are_ready(installed: RealCluster, kubectl: Kubectl) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from realcluster import places
-from realcluster.client import RealCluster
-from realcluster.inforce import InForce, block, pods_with, policy
-from realcluster.places import Place, machine
-from realcluster.workloads import Field, Object, controlled, pod, pod_spec, running, serving
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials import endpoints
+from netpol_realcluster.trials.endpoints import Place, machine
+from netpol_realcluster.trials.in_force import InForce, block, pods_with, policy
+from netpol_realcluster.trials.workloads import Field, Object, controlled, pod, pod_spec, running, serving
 
 FIRST, SECOND = "172.31.7.111", "172.31.7.112"
 FRIEND = {"app": "friend"}
@@ -43,8 +43,8 @@ def _soon(field: Field, place: Place, target: str, passes: bool = True) -> None:
 
 def _heir(real: RealCluster, field: Field, name: str, address: str) -> Place:
     """A new pod on the first node, of no friend's, that gets `address` when its owner has given it back."""
-    field.kubectl.until(lambda: places.is_free(real, FIRST, address), f"{address} is free again")
-    places.give_next(real, FIRST, address)
+    field.kubectl.until(lambda: endpoints.is_free(real, FIRST, address), f"{address} is free again")
+    endpoints.give_next(real, FIRST, address)
     field.make(pod(name, running(SLEEP), node=FIRST))
     place = field.place(name)
     assert place.address == address

@@ -9,10 +9,10 @@ import json
 
 import pytest
 
-from realcluster.client import RealCluster
-from realcluster.inforce import InForce, block, pods_with, policy
-from realcluster.places import Place, all_reach, machine
-from realcluster.workloads import Field, pod, running, service, serving
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials.endpoints import Place, all_reach, machine
+from netpol_realcluster.trials.in_force import InForce, block, pods_with, policy
+from netpol_realcluster.trials.workloads import Field, pod, running, service, serving
 
 FIRST, SECOND = "172.31.7.111", "172.31.7.112"
 ONE = {"app": "web", "name": "one"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from realcluster.client import RealCluster
-from realcluster.inforce import InForce, pods_with, policy
-from realcluster.watch import Watch
-from realcluster.workloads import Field, pod, running
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials.in_force import InForce, pods_with, policy
+from netpol_realcluster.trials.watch import Watch
+from netpol_realcluster.trials.workloads import Field, pod, running
 
 FIRST, SECOND = "172.31.7.111", "172.31.7.112"
 SLEEP = "exec sleep infinity"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from netpol_lab.errors import LabError
-from realcluster import upstream
-from realcluster.client import RealCluster
+from netpol_realcluster.client import RealCluster
+from netpol_realcluster.trials import upstream
 
 SPECS = 47
 """How many there are in v1.36.3. A regular expression that matches fewer would be a test that proves less than it says."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from netpol_compiler.addresses import Address, Network, parse_address, parse_network
-from netpol_compiler.kinds import Direction, Protocol
-from netpol_compiler.objects import (
+from netpol_compiler.model.addresses import Address, Network, parse_address, parse_network
+from netpol_compiler.model.kinds import Direction, Protocol
+from netpol_compiler.model.objects import (
     NAMESPACE_NAME_LABEL,
     Cluster,
     Connection,
@@ -31,7 +31,7 @@ from netpol_compiler.objects import (
     PortRange,
     Rule,
 )
-from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, Selector, label_selector, make_selector
+from netpol_compiler.model.selectors import EVERYTHING, Operator, Requirement, Selector, label_selector, make_selector
 
 
 def key(text: str) -> Key:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from netpol_lab import kubernetes_bin
+from netpol_lab.control import kubernetes_bin
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "npctl"
 RELEASE, NAMESPACE = "npctl", "npctl-system"

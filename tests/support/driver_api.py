@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from cluster_api import Cluster
-from netpol_lab.cases import Manifest
-from netpol_lab.drivers import LabDriver
+from netpol_lab.scenarios.cases import Manifest
+from netpol_lab.scenarios.drivers import LabDriver
 
 MACHINES = ("Node",)
 """What the lab was started with; everything else comes by kubectl."""

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from builders import address
 from frames import FIRST, LAST, arrived_as_sent, number_of, packet
-from netpol_compiler.kinds import FAMILIES, Protocol
-from netpol_compiler.objects import Connection
+from netpol_compiler.model.kinds import FAMILIES, Protocol
+from netpol_compiler.model.objects import Connection
 
 _NEWNET = 0x40000000
 _ALL = 0x0003

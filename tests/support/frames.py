@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from netpol_compiler.kinds import Protocol
-from netpol_compiler.objects import Connection
+from netpol_compiler.model.kinds import Protocol
+from netpol_compiler.model.objects import Connection
 
 FIRST, LAST = 20000, 59999
 """Numbers of packets: source ports, or the identifier of an echo request. Nothing in the tests listens between these."""

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from builders import address, namespace, network, node, one_of
 from draws import below, booleans, pick
-from netpol_compiler.kinds import DIRECTIONS, PROTOCOLS, Direction, Protocol
-from netpol_compiler.objects import (
+from netpol_compiler.model.kinds import DIRECTIONS, PROTOCOLS, Direction, Protocol
+from netpol_compiler.model.objects import (
     NAMESPACE_NAME_LABEL,
     Cluster,
     Connection,
@@ -32,7 +32,7 @@ from netpol_compiler.objects import (
     PortRange,
     Rule,
 )
-from netpol_compiler.selectors import EVERYTHING, Operator, Requirement, Selector, make_selector
+from netpol_compiler.model.selectors import EVERYTHING, Operator, Requirement, Selector, make_selector
 
 T = TypeVar("T")
 

@@ -20,18 +20,18 @@ from typing import Any, NamedTuple
 
 from cluster_api import Cluster as ClusterApi
 from ir_api import Document, wire_fields
-from netpol_compiler import wire
-from netpol_compiler.index import Index
-from netpol_compiler.ir import IR, AddressSet, CompiledPolicy, SetSpec
-from netpol_compiler.kinds import Protocol
-from netpol_compiler.objects import Cluster, Connection, Key, Pod
-from netpol_compiler.parse import parse_namespace, parse_pod, parse_policy
-from netpol_compiler.translate import translate
-from netpol_compiler.verdict import Judge
+from netpol_api.resources import ADDRESS_SETS, COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, PODS
+from netpol_compiler.model.kinds import Protocol
+from netpol_compiler.model.objects import Cluster, Connection, Key, Pod
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.index import Index
+from netpol_compiler.policy.ir import IR, AddressSet, CompiledPolicy, SetSpec
+from netpol_compiler.policy.translate import translate
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.reading.objects import parse_namespace, parse_pod, parse_policy
 from netpol_kube.client import ApiClient, KubeError
 from netpol_kube.credentials import from_kubeconfig
 from netpol_kube.reflector import Identity, identity_of
-from netpol_kube.resources import ADDRESS_SETS, COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, PODS
 
 FOLLOWED = {"AddressSet": ADDRESS_SETS, "CompiledPolicy": COMPILED_POLICIES, "NetworkPolicy": NETWORK_POLICIES, "Pod": PODS}
 Members = frozenset[str]

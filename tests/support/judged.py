@@ -7,8 +7,8 @@ from builders import (
     namespace,
     pod,
 )
-from netpol_compiler.objects import Cluster, Connection, Namespace, Node, Pod, Policy
-from netpol_compiler.oracle import judge
+from netpol_compiler.model.objects import Cluster, Connection, Namespace, Node, Pod, Policy
+from netpol_compiler.witnesses.oracle import judge
 
 WEB = pod("a", "web", "10.0.1.1", app="web", ports=["http:80"])
 DB = pod("a", "db", "10.0.1.2", app="db", ports=["sql:5432"])

@@ -13,11 +13,11 @@ from builders import (
     pod,
     policy,
 )
-from netpol_compiler.kinds import Direction, Family
-from netpol_compiler.lower import LowerOptions, NodeCompiler, compile_node
-from netpol_compiler.lower.pods import pod_chain_name
-from netpol_compiler.objects import Cluster, Namespace, Pod, Policy
-from netpol_compiler.pipeline import compile_cluster
+from netpol_compiler.model.kinds import Direction, Family
+from netpol_compiler.model.objects import Cluster, Namespace, Pod, Policy
+from netpol_compiler.node import LowerOptions, NodeCompiler, compile_node
+from netpol_compiler.node.pod_chains import pod_chain_name
+from netpol_compiler.policy.pipeline import compile_cluster
 
 DB = pod("a", "db", ["10.0.1.2", "fd00::12"], app="db", ports=["sql:5432", "web:8080"])
 WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", tier="front", ports=["web:80"])

@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from generators import NODES
-from netpol_compiler import render, wire
-from netpol_compiler.kinds import FAMILIES
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster
-from netpol_compiler.pipeline import compile_cluster
+from netpol_compiler.model.kinds import FAMILIES
+from netpol_compiler.model.objects import Cluster
+from netpol_compiler.node import compile_node
+from netpol_compiler.policy import wire
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.ruleset import render
 
 _SERVE = "from other_process import serve; serve()"
 _WORDS = frozenset(f"word {n}" for n in range(50))

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cluster_api import Cluster
-from netpol_compiler.parse import parse_policy
-from netpol_compiler.translate import translate
-from netpol_kube.resources import API_VERSION, compiled_policy_object
+from netpol_api.resources import API_VERSION, compiled_policy_object
+from netpol_compiler.policy.translate import translate
+from netpol_compiler.reading.objects import parse_policy
 
 NODES = ("172.31.7.111", "172.31.7.112")
 

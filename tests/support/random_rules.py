@@ -10,7 +10,7 @@ import random
 from dataclasses import replace
 
 from builders import address
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate import Packet
 
 CHAINS = tuple(f"c{i}" for i in range(1, 7))

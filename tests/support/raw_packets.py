@@ -11,7 +11,7 @@ import socket
 import struct
 
 from netpol_compiler.simulate import Packet
-from netpol_lab import sctp
+from netpol_lab.traffic import sctp
 
 _FLAG_BITS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 _ICMP = {4: 1, 6: 58}

@@ -14,10 +14,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from draws import below, booleans, pick
-from netpol_compiler.addresses import Address, Network
-from netpol_compiler.kinds import DIRECTIONS, Direction, Protocol
-from netpol_compiler.objects import IPBlock, NamedPort, Peer, Policy, Port, Rule
-from netpol_compiler.selectors import Operator, Requirement, Selector
+from netpol_compiler.model.addresses import Address, Network
+from netpol_compiler.model.kinds import DIRECTIONS, Direction, Protocol
+from netpol_compiler.model.objects import IPBlock, NamedPort, Peer, Policy, Port, Rule
+from netpol_compiler.model.selectors import Operator, Requirement, Selector
 
 Json = dict[str, Any]
 PEERS = {Direction.INGRESS: "from", Direction.EGRESS: "to"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from draws import below, pick
 from generators import namespaces, pods, policies
-from netpol_compiler.objects import Labels, Namespace, Pod, Policy
+from netpol_compiler.model.objects import Labels, Namespace, Pod, Policy
 from spellings import manifests, writable
 
 Json = dict[str, Any]

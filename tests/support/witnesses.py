@@ -5,13 +5,13 @@ In: a cluster, a node's name, connections. Out: each witness's answer. The fourt
 
 from __future__ import annotations
 
-from netpol_compiler import oracle
-from netpol_compiler.addresses import Address
-from netpol_compiler.lower import compile_node
-from netpol_compiler.objects import Cluster, Connection, Key
-from netpol_compiler.pipeline import compile_cluster
-from netpol_compiler.restored import node_text, read_back
-from netpol_compiler.verdict import Judge
+from netpol_compiler.model.addresses import Address
+from netpol_compiler.model.objects import Cluster, Connection, Key
+from netpol_compiler.node import compile_node
+from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.witnesses import oracle
+from netpol_compiler.witnesses.restored import node_text, read_back
 
 
 class RenderedNode:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from netpol_compiler.addresses import host_network, parse_address, parse_network
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.addresses import host_network, parse_address, parse_network
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.numbers import decimal, number
 from netpol_compiler.simulate.packets import STATES, TCP_FLAGS, Packet, protocol_number

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from netpol_compiler.addresses import Address
-from netpol_compiler.kinds import Family
-from netpol_compiler.objects import Connection
+from netpol_compiler.model.addresses import Address
+from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.objects import Connection
 from netpol_compiler.simulate.errors import SimulateError
 
 PROTOCOLS = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from netpol_compiler.addresses import parse_address
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.addresses import parse_address
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.matches import (
     LONG_FORMS,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netpol_compiler.addresses import Address, Network, host_network, parse_address, parse_network
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.addresses import Address, Network, host_network, parse_address, parse_network
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.numbers import decimal, number
 from netpol_compiler.simulate.packets import WITH_PORTS, protocol_number

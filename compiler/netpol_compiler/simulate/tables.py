@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netpol_compiler.kinds import Family
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.simulate.errors import SimulateError
 from netpol_compiler.simulate.matches import LONG_FORMS
 from netpol_compiler.simulate.rules import CompiledRule, compile_rule

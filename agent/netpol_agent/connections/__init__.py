@@ -1,0 +1,1 @@
+"""Established connections when a policy tightens: which ones are refused now, and their end."""

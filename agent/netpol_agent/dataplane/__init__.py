@@ -1,0 +1,1 @@
+"""The kernel's tables and sets: written, read back, verified and removed."""

@@ -1,0 +1,42 @@
+"""Which chains lead where, and which sets rules match: read from the rules' text, compiled or read back alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from netpol_agent.dataplane.blame import sets_of
+from netpol_agent.dataplane.transactions import targets_of
+from netpol_compiler.ruleset.values import Rules
+
+
+def reachable(chains: Mapping[str, Rules], roots: Iterable[str]) -> list[str]:
+    """Those of `chains` that `roots` lead to, themselves included, each once, in the order in which a packet may meet them."""
+    found: dict[str, None] = {}
+    waiting = [r for r in roots if r in chains]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            waiting += [t for rule in chains[name] for t in sorted(targets_of([rule])) if t in chains]
+    return list(found)
+
+
+def leading_to(chains: Mapping[str, Rules], goals: Iterable[str]) -> set[str]:
+    """The chains from which one of `goals` is reached, the goals left out."""
+    into: dict[str, set[str]] = {}
+    for name, rules in chains.items():
+        for target in targets_of(rules):
+            into.setdefault(target, set()).add(name)
+    goal_names, found = set(goals), set[str]()
+    waiting = list(goal_names)
+    while waiting:
+        for name in into.get(waiting.pop(), ()):
+            if name not in found and name not in goal_names:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+def matched_sets(chains: Mapping[str, Rules], names: Iterable[str]) -> set[str]:
+    """The sets that the rules of some chains match."""
+    return {s for name in names for rule in chains.get(name, ()) for s in sets_of([rule])}

@@ -1,0 +1,1 @@
+"""Which pods, policies and sets this node gets, and when: from the Kubernetes API or from folders."""

@@ -1,0 +1,1 @@
+"""The little of netlink that the agent speaks itself."""

@@ -1,0 +1,47 @@
+"""Which policies are in force on this node: what `npctl wait` waits for.
+
+In: the compiler and the dataplane after a sync. Out: the digest of each policy that selects a live pod here and whose rules the
+kernel has. A policy that waits for a set, or one of whose chains or sets could not be written, is left out, or is there with
+the version that is in force.
+"""
+
+from __future__ import annotations
+
+from netpol_agent.dataplane.dataplane import Behind
+from netpol_agent.dataplane.reach import matched_sets, reachable
+from netpol_compiler.model.kinds import DIRECTIONS
+from netpol_compiler.model.objects import Key, Pod
+from netpol_compiler.node import NodeCompiler
+from netpol_compiler.node.pod_chains import pod_chain_name
+
+
+def policies_in_force(compiler: NodeCompiler, behind: Behind) -> dict[str, str]:
+    """`namespace/name` -> digest. `behind`: what of the compiler's ruleset the kernel lacks."""
+    if behind.everything:
+        return {}
+    chosen: set[Key] = set()
+    late: set[Key] = set(compiler.incomplete)
+    for pod in compiler.pods.values():
+        if _live(pod):
+            policies = compiler.policies_of(pod.key)
+            chosen |= policies
+            if behind and policies and _lacks(compiler, pod, behind):
+                late |= policies
+    # What has no digest was not published: it only stands for what is not known yet.
+    return {str(key): digest for key in sorted(chosen - late) if (digest := compiler.policies[key].digest)}
+
+
+def _lacks(compiler: NodeCompiler, pod: Pod, behind: Behind) -> bool:
+    """Whether something on the pod's way is not in the kernel."""
+    for family, chains in compiler.ruleset.chains.items():
+        names = reachable(chains, [pod_chain_name(pod.key, d) for d in DIRECTIONS])
+        if not behind.chains.get(family, frozenset()).isdisjoint(names) or not behind.sets.isdisjoint(
+            matched_sets(chains, names)
+        ):
+            return True
+    return False
+
+
+def _live(pod: Pod) -> bool:
+    """Whether policies are about this pod, or will be as soon as it has an address: those whom the operator counts."""
+    return not pod.host_network and pod.phase not in ("Succeeded", "Failed")

@@ -1,0 +1,1 @@
+"""What the agent answers on its port: health, metrics, the rules of one pod."""

@@ -1,0 +1,42 @@
+"""What may be chosen about a node's ruleset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from netpol_compiler.model.kinds import FAMILIES, Family
+
+
+class AcceptAction(str, Enum):
+    """What happens to traffic that policies allow.
+
+    RETURN: marked and handed back, so that the host's own firewall still decides. ACCEPT: accepted on the spot.
+    """
+
+    RETURN = "return"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class LowerOptions:
+    """`mark`: the one bit of the packet mark that we set on what a policy allowed; always used masked.
+
+    `log_group`: the NFLOG group that refused packets are copied to, at `log_rate` per chain.
+    """
+
+    families: tuple[Family, ...] = FAMILIES
+    accept: AcceptAction = AcceptAction.RETURN
+    mark: int = 0x40000
+    log_group: int = 100
+    log_rate: str = "10/sec"
+    log_burst: int = 20
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mark < 1 << 32 or self.mark & (self.mark - 1):
+            raise ValueError(f"mark {self.mark:#x} is not a single bit of 32")
+
+    @property
+    def mark_text(self) -> str:
+        """`value/mask` as iptables reads it."""
+        return f"{self.mark:#x}/{self.mark:#x}"

@@ -1,0 +1,65 @@
+"""The desired state of one node's kernel: chains, hooks and sets, as text that the restore programs read.
+
+Values only; `lower` makes them, `render` turns them (or a difference of two) into iptables-restore and
+ipset-restore text, the agent writes that text, `simulate` reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netpol_compiler.model.kinds import Family
+
+CHAIN_PREFIX = "npc-"
+"""Every chain of ours starts with this; nothing else is ever touched in the filter table."""
+
+FORWARD_CHAIN = "npc-forward"
+HOOK_PARENT = "FORWARD"
+HOOK_RULE = f"-j {FORWARD_CHAIN}"
+"""The one rule outside our chains: it must be the first of FORWARD."""
+
+
+def set_prefix(family: Family) -> str:
+    """Every set of ours starts with `npc4-` or `npc6-`."""
+    return f"npc{int(family)}-"
+
+
+@dataclass(frozen=True, slots=True)
+class IPSet:
+    """One ipset. `type` is `hash:net` or `hash:ip,port`; family is in the name and here.
+
+    Members are text exactly as `ipset save` prints them: `10.0.0.1`, `10.0.0.0/8`, `10.0.0.0/8 nomatch`,
+    `10.0.0.1,tcp:80`, `fd00::1`. A full-length prefix is never written.
+    """
+
+    name: str
+    type: str
+    family: Family
+    members: frozenset[str] = frozenset()
+
+
+Rules = tuple[str, ...]
+"""The rules of a chain in order, each without its `-A CHAIN`: `-p tcp --dport 80 -g npc-allow`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """One node's whole state. `chains[family][name]` are the rules of the filter table's chains.
+
+    The hook (`HOOK_RULE` as first rule of `HOOK_PARENT`) belongs to every family that has chains.
+    """
+
+    chains: Mapping[Family, Mapping[str, Rules]] = field(default_factory=dict)
+    sets: Mapping[str, IPSet] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Names whose desired state may differ from the one before: what a sync has to look at."""
+
+    chains: Mapping[Family, frozenset[str]] = field(default_factory=dict)
+    sets: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.sets) or any(self.chains.values())

@@ -1,0 +1,1 @@
+"""Who contradicts the compiler: the oracle, and rendered rules read back for the simulator."""

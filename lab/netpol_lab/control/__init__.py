@@ -1,0 +1,1 @@
+"""A lab on a real API server: control plane, chart, controllers."""

@@ -1,0 +1,1 @@
+"""What kubelets, the scheduler and workload controllers would do, for pods without containers."""

@@ -1,0 +1,1 @@
+"""Namespaces, wires, routes, Services and DNS: from a topology to the machine."""

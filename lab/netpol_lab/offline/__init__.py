@@ -1,0 +1,1 @@
+"""A lab without an API server: objects in its own store, operator and agents on folders."""

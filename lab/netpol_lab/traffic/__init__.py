@@ -1,0 +1,1 @@
+"""Real packets: who sends them, who answers, where they pass."""

@@ -1,0 +1,1 @@
+"""What policies mean, as values: explanations, differences, traces, and their words."""

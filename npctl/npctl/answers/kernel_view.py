@@ -1,0 +1,55 @@
+"""The chains and sets of one pod, as the kernel of its node gets them.
+
+In: the state and a node, or a pod. Out: `NodeCompiler` rulesets, and the part of one that a pod's two chains reach.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from netpol_compiler.model.kinds import DIRECTIONS
+from netpol_compiler.model.objects import Pod
+from netpol_compiler.node import compile_node
+from netpol_compiler.node.pod_chains import pod_chain_name
+from netpol_compiler.ruleset.values import Rules, Ruleset
+from npctl.inputs.state import State
+
+_JUMP = re.compile(r"(?:^| )-[jg] (npc-[^ ]+)")
+_SET = re.compile(r"--match-set (npc[46]-[^ ]+)")
+
+
+def node_ruleset(state: State, node: str) -> Ruleset:
+    """The whole desired state of one node."""
+    return compile_node(node, state.ir, state.cluster.pods.values()).ruleset
+
+
+def pod_rules(state: State, pod: Pod) -> dict[str, Any]:
+    """`{"node", "chains": {"4": {name: [rules]}, "6": ...}, "sets": {name: {"type", "members"}}}` for one pod."""
+    ruleset = node_ruleset(state, pod.node)
+    chains: dict[str, dict[str, list[str]]] = {}
+    sets: set[str] = set()
+    for family, all_chains in ruleset.chains.items():
+        if any(a.version == family for a in pod.addresses):
+            names = _reachable(all_chains, [pod_chain_name(pod.key, d) for d in DIRECTIONS])
+            chains[str(int(family))] = {n: list(all_chains[n]) for n in names}
+            sets |= {s for n in names for rule in all_chains[n] for s in _SET.findall(rule)}
+    known = [ruleset.sets[n] for n in sorted(sets & set(ruleset.sets))]
+    return {
+        "node": pod.node,
+        "chains": chains,
+        "sets": {s.name: {"type": s.type, "members": sorted(s.members)} for s in known},
+    }
+
+
+def _reachable(chains: Any, roots: list[str]) -> list[str]:
+    """The chains that `roots` lead to, each once, in the order in which a packet may meet them."""
+    found: list[str] = []
+    waiting = [r for r in roots if r in chains]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found.append(name)
+            rules: Rules = chains[name]
+            waiting += [j for rule in rules for j in _JUMP.findall(rule) if j in chains]
+    return found

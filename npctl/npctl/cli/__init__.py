@@ -1,0 +1,1 @@
+"""What people type: commands, options and completion as signatures, and no work."""

@@ -1,0 +1,1 @@
+"""The state that commands look at: files, a cluster, or a change of either."""

@@ -1,0 +1,1 @@
+"""What `npctl lint` checks, rule by rule."""

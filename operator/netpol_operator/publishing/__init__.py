@@ -1,0 +1,1 @@
+"""The IR out: custom resources or files, in the order that keeps every reader safe; status and Events."""

@@ -1,0 +1,1 @@
+"""What the operator answers on its port: health and metrics."""

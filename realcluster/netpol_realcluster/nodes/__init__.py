@@ -1,0 +1,1 @@
+"""One node: its namespaces, its programs, its images and control groups."""
