@@ -16,7 +16,13 @@ from search import SECONDS, load_profiles, shuffled, time_is_over
 
 load_profiles()
 
-TOGETHER = ("tests/cluster/", "tests/realcluster/", "tests/project/test_image.py")
+TOGETHER = (
+    "tests/cluster/",
+    "tests/realcluster/",
+    "tests/project/test_image.py",
+    "tests/project/test_release.py",
+    "tests/project/test_layout.py",
+)
 _PROBE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c", "ip link set lo up && mount -t tmpfs none /mnt")
 
 
@@ -31,7 +37,8 @@ def _namespaces_refused() -> str:
 
 
 class Folders(LoadScopeScheduling):
-    """Tests that share a cluster stay in one process; all others go to whichever is free. The largest folders begin first.
+    """Tests that share a cluster, a build or all parsed sources stay in one process; all others go to whichever is free.
+    The largest folders begin first.
 
     xdist's own groups need nodes' private names, which newer versions of pytest do not have: they group nothing, and say nothing.
     """

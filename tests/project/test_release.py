@@ -143,6 +143,7 @@ def test_the_changelog_has_the_form_that_a_release_reads() -> None:
 # ---- its files -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_folder_holds_every_file_and_sha256sum_finds_them_right(made: Path) -> None:
     assert {path.name for path in made.iterdir()} == {SOURCES, WHEEL, CHART, MATERIALS, "SHA256SUMS", "NOTES.md"}
     checked = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=made, capture_output=True, text=True, check=False)
@@ -150,6 +151,7 @@ def test_the_folder_holds_every_file_and_sha256sum_finds_them_right(made: Path) 
     assert checked.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_is_found(made: Path, tmp_path: Path) -> None:
     for file in made.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes() + (b"\0" if file.name == CHART else b""))
@@ -158,6 +160,7 @@ def test_a_file_that_was_changed_is_found(made: Path, tmp_path: Path) -> None:
     assert f"{CHART}: FAILED" in checked.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_files_is_refused_and_left_alone(made: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep", encoding="utf-8")
     told = _release("--out", str(tmp_path))
@@ -166,6 +169,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(made: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_place_of_the_first(made: Path) -> None:
     before = (made / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     assert _release("--out", str(made)).returncode == 0
@@ -174,6 +178,7 @@ def test_a_second_run_takes_the_place_of_the_first(made: Path) -> None:
     assert [line for line in after if CHART not in line] == [line for line in before if CHART not in line]
 
 
+@pytest.mark.slow
 def test_the_sources_hold_what_git_holds_but_for_what_only_the_repository_needs(made: Path) -> None:
     with tarfile.open(made / SOURCES) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
@@ -184,6 +189,7 @@ def test_the_sources_hold_what_git_holds_but_for_what_only_the_repository_needs(
     assert {name for name in held - names if not name.startswith(".ci/")} == set()
 
 
+@pytest.mark.slow
 def test_the_chart_is_packed_whole(made: Path) -> None:
     folder = TOP / "charts" / "npctl"
     with tarfile.open(made / CHART) as tar:
@@ -195,6 +201,7 @@ def test_the_chart_is_packed_whole(made: Path) -> None:
     assert packed == {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_is_of_this_version(made: Path) -> None:
     about = json.loads((made / MATERIALS).read_text(encoding="utf-8"))["metadata"]["component"]
     assert about["purl"] == f"pkg:pypi/npctl@{VERSION}"
@@ -203,6 +210,7 @@ def test_the_bill_of_materials_is_of_this_version(made: Path) -> None:
 # ---- the wheel -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_package_of_the_wheel_says_that_it_is_typed(made: Path) -> None:
     with zipfile.ZipFile(made / WHEEL) as wheel:
         names = set(wheel.namelist())
@@ -211,6 +219,7 @@ def test_every_package_of_the_wheel_says_that_it_is_typed(made: Path) -> None:
     assert {name.partition("/")[0] for name in names if name.endswith(".py")} == set(PACKAGES)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_imports_whole_and_from_itself(made: Path, installed: Path) -> None:
     with zipfile.ZipFile(made / WHEEL) as wheel:
         files = [Path(name) for name in wheel.namelist() if name.endswith(".py") and not name.endswith("__main__.py")]
@@ -230,6 +239,7 @@ def test_the_installed_wheel_imports_whole_and_from_itself(made: Path, installed
     assert sorted(json.loads(told).values()) == sorted(str(site / file) for file in files)
 
 
+@pytest.mark.slow
 def test_the_installed_program_starts_and_finds_the_chart(installed: Path) -> None:
     main = "import sys; sys.argv = ['npctl', '--version']; from npctl.main import main; main()"
     assert _python(installed, main) == f"npctl {VERSION}\n"
