@@ -16,6 +16,9 @@ from netpol_kube.errors import ApiError, Json, KubeError
 from netpol_kube.reflector import Reflector
 from npctl.cluster.api import Api
 
+# What a reflector says while it tries again is for a daemon's log. Here nobody has set one up; the end of the command says it.
+logging.getLogger("npctl.watch").addHandler(logging.NullHandler())
+
 
 class Told(Protocol):
     """Who is told, and judges."""
@@ -37,8 +40,6 @@ class Following:
     """One wait. `problem` is what keeps the API server's answer from coming, in words; empty when nothing does."""
 
     def __init__(self, api: Api, paths: Mapping[str, Mapping[str, str]], told: Told) -> None:
-        # What a reflector says while it tries again is for a daemon's log; here the end of the command says it.
-        logging.getLogger("npctl.watch").setLevel(logging.CRITICAL)
         self._api = api
         self._changed = asyncio.Event()
         self._reflectors = [self._reflector(path, params, told) for path, params in paths.items()]
