@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from netpol_agent.reporting.report import Report
-from netpol_api.resources import API_VERSION, NODE_REPORTS, NODES, node_report_path
+from netpol_agent.reporting.agent_report import AgentReport
+from netpol_api.resources import API_VERSION, NODE_REPORT_SCHEMA, NODE_REPORTS, NODES, node_report_path
 from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
@@ -25,7 +25,6 @@ log = logging.getLogger("agent")
 
 Json = dict[str, Any]
 
-SCHEMA = 1
 HEARTBEAT = 60.0
 SPACING = 0.1
 """Seconds between two writes at least."""
@@ -47,7 +46,7 @@ class AgentPod:
     port: int
 
 
-class KubeReporter:
+class NodeReporter:
     """`write` is the agent's side; `run` is a task of the loop."""
 
     def __init__(self, node: str, client: ApiClient, loop: asyncio.AbstractEventLoop, pod: AgentPod | None = None) -> None:
@@ -58,13 +57,13 @@ class KubeReporter:
         self._loop = loop
         self._pod = pod
         self._version = own_version()
-        self._latest: Report | None = None
+        self._latest: AgentReport | None = None
         self._due = asyncio.Event()
         self._owned = False
 
     # -- the agent's thread ----------------------------------------------------------------------------
 
-    def write(self, report: Report) -> bool:
+    def write(self, report: AgentReport) -> bool:
         """Returns whether the report is worth a write of its own."""
         before, self._latest = self._latest, report
         if before is not None and _matters(before) == _matters(report):
@@ -131,10 +130,10 @@ class KubeReporter:
         node = await self._client.get(f"{NODES}/{self._node}")
         return {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
 
-    def _status(self, report: Report) -> Json:
+    def _status(self, report: AgentReport) -> Json:
         where = {"namespace": self._pod.namespace, "pod": self._pod.pod, "port": self._pod.port} if self._pod else None
         return {
-            "schema": SCHEMA,
+            "schema": NODE_REPORT_SCHEMA,
             "node": self._node,
             "version": self._version,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -143,7 +142,7 @@ class KubeReporter:
         }
 
 
-def status_of(report: Report) -> Json:
+def status_of(report: AgentReport) -> Json:
     """The part of a NodeReport's status that the agent's own report gives."""
     failures = [{"what": f.what, "text": f.text[:LONGEST], "error": f.error[:LONGEST]} for f in report.failures[:MOST]]
     more = [f"and {len(report.problems) - MOST} problems more"] if len(report.problems) > MOST else []
@@ -165,7 +164,7 @@ def status_of(report: Report) -> Json:
     }
 
 
-def _matters(report: Report) -> tuple[Mapping[str, str], tuple[object, ...]]:
+def _matters(report: AgentReport) -> tuple[Mapping[str, str], tuple[object, ...]]:
     """What somebody may wait for, or should know at once."""
     return report.policies, (report.in_sync, report.complete, report.failures, report.problems, report.backend, report.families)
 

@@ -42,7 +42,7 @@ class _Entry:
     words: str = ""
 
 
-class Writes:
+class RequestQueue:
     """Lives in one event loop. `wake` is called when there is reason for another pass."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -112,4 +112,4 @@ def _is_overtaken(error: ApiError) -> bool:
     return error.status in (404, 409) or (error.status == 403 and "being terminated" in error.message)
 
 
-__all__ = ["Writes"]
+__all__ = ["RequestQueue"]

@@ -17,7 +17,7 @@ from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 from netpol_operator.publishing.publisher import Publisher
-from netpol_operator.publishing.store import NotLeading
+from netpol_operator.publishing.requests import NotLeading
 
 log = logging.getLogger("npctl.status")
 
@@ -27,7 +27,7 @@ TURN_SECONDS = 0.25
 
 
 class ReportSink:
-    """NodeReports, as far as they say what is in force where."""
+    """NodeReports, as far as they say what is in force where. One of another schema says nothing that is counted."""
 
     def __init__(self, on_change: Callable[[Key], None], on_new: Callable[[], None]) -> None:
         self.in_force: dict[str, dict[str, str]] = {}
@@ -36,7 +36,9 @@ class ReportSink:
 
     def put(self, data: Json) -> None:
         status = data.get("status")
-        policies = status.get("policies") if isinstance(status, dict) else None
+        policies = None
+        if isinstance(status, dict) and status.get("schema") == resources.NODE_REPORT_SCHEMA:
+            policies = status.get("policies")
         self._change(str(data["metadata"]["name"]), dict(policies) if isinstance(policies, dict) else {})
 
     def gone(self, namespace: str, name: str) -> None:
@@ -110,8 +112,8 @@ class StatusWriter:
         wrote = 0
         while dirty and wrote < RATE * TURN_SECONDS:
             key = dirty.pop()
-            policy, path = self._publisher.policies.get(key), resources.compiled_policy_path(key)
-            known = self._publisher.store.there.get(path)
+            policy, path = self._publisher.desired.policies.get(key), resources.compiled_policy_path(key)
+            known = self._publisher.observed.objects.get(path)
             if policy is None or known is None:
                 continue
             wanted = self.numbers(key, policy.digest)
@@ -119,7 +121,7 @@ class StatusWriter:
                 continue
             wrote += 1
             try:
-                await self._publisher.store.write_status(path, wanted)
+                await self._publisher.requests.write_status(path, wanted)
             except BaseException:
                 dirty.add(key)
                 raise
