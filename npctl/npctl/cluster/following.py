@@ -46,7 +46,14 @@ class Following:
 
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Follow until `done`, which is asked after changes, for `seconds` at most. Returns whether it is done."""
-        return self._api.run(self._until(done, seconds), "", "watch")
+        log = logging.getLogger("npctl.watch")
+        level = log.level
+        # What a reflector says while it tries again is for a daemon's log; here the end of the command says it.
+        log.setLevel(logging.CRITICAL)
+        try:
+            return self._api.run(self._until(done, seconds), "", "watch")
+        finally:
+            log.setLevel(level)
 
     @property
     def problem(self) -> str:
