@@ -25,7 +25,8 @@ import synthetic
 from cluster_server import Server, enclosed, output, server
 from measure import Figure, progress
 
-from netpol_api import resources
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY
+from netpol_api.kinds import NAMESPACE as NAMESPACE_KIND
 from netpol_compiler.model.objects import Cluster, Pod
 from netpol_kube.client import ApiClient, ApiError
 from netpol_kube.reflector import identities
@@ -96,7 +97,7 @@ async def fill(client: ApiClient, cluster: Cluster) -> None:
 
     async def namespace(client: ApiClient, data: manifests.Json) -> None:
         name = data["metadata"]["name"]
-        await client.create(resources.NAMESPACES, data)
+        await client.create(NAMESPACE_KIND.path(), data)
         with contextlib.suppress(ApiError):  # in a lab, somebody else makes it
             await client.create(collection("v1", "serviceaccounts", name), {"metadata": {"name": "default"}})
 
@@ -151,9 +152,9 @@ async def remove_ir(client: ApiClient) -> None:
     async def remove(client: ApiClient, path: str) -> None:
         await client.delete(path)
 
-    found = [f"{resources.ADDRESS_SETS}/{name}" for _, name in await identities(client, resources.ADDRESS_SETS)]
-    policies = await identities(client, resources.COMPILED_POLICIES)
-    found += [f"{resources.compiled_policies_path(namespace)}/{name}" for namespace, name in policies]
+    found = [ADDRESS_SET.path(name=name) for _, name in await identities(client, ADDRESS_SET.path())]
+    policies = await identities(client, COMPILED_POLICY.path())
+    found += [f"{COMPILED_POLICY.path(namespace)}/{name}" for namespace, name in policies]
     await each(client, "objects of the IR removed", found, remove)
 
 

@@ -95,7 +95,8 @@ def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, 
 def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
     from netpol_agent.inputs.api_source import KubeSource
-    from netpol_agent.reporting.node_report import AgentPod, KubeReporter
+    from netpol_agent.reporting.node_report import KubeReporter
+    from netpol_api.node_report import AgentPod
     from netpol_kube.client import ApiClient
     from netpol_kube.credentials import CredentialsError, find
 

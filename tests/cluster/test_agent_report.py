@@ -13,8 +13,9 @@ from cluster_api import Cluster
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.errors import Failure
 from netpol_agent.inputs.background import Background
-from netpol_agent.reporting.node_report import AgentPod, KubeReporter
+from netpol_agent.reporting.node_report import KubeReporter
 from netpol_agent.reporting.report import Report
+from netpol_api.node_report import AgentPod
 from netpol_compiler.model.kinds import FAMILIES
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig

@@ -21,17 +21,11 @@ from netpol_agent.inputs.background import Background
 from netpol_agent.inputs.mailbox import Inbox
 from netpol_agent.inputs.node_inputs import NodeInputs
 from netpol_agent.inputs.source import Delta
-from netpol_api.resources import (
-    ADDRESS_SETS,
-    COMPILED_POLICIES,
-    PODS,
-    SET_LABEL,
-    bucket,
-    compiled_policies_path,
-    compiled_policy_path,
-    span_label,
-    version_number,
-)
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import version_number
+from netpol_api.compiled_policy import compiled_policy_path
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, POD
+from netpol_api.spans import bucket, span_label
 from netpol_compiler.model.objects import Key
 from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Reflector
@@ -68,9 +62,9 @@ class KubeSource:
         pods = _Sink(self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)))
         policies = _Sink(self._put_policy, lambda ns, n: self._left_policy(Key(ns, n)))
         sets = _Sink(self._put_set, lambda _, n: self._left_set(n))
-        self._pods = Reflector(client, PODS, pods, selectors[0], on_listed=soon)
-        self._policies = Reflector(client, COMPILED_POLICIES, policies, selectors[1], on_listed=self._policies_listed)
-        self._sets = Reflector(client, ADDRESS_SETS, sets, selectors[1], on_listed=soon)
+        self._pods = Reflector(client, POD.path(), pods, selectors[0], on_listed=soon)
+        self._policies = Reflector(client, COMPILED_POLICY.path(), policies, selectors[1], on_listed=self._policies_listed)
+        self._sets = Reflector(client, ADDRESS_SET.path(), sets, selectors[1], on_listed=soon)
 
     def start(self) -> None:
         for reflector in self._reflectors:
@@ -184,7 +178,7 @@ class KubeSource:
         version = ""
         try:
             async with self._slots:
-                async for page in self._client.pages(ADDRESS_SETS, labelSelector=f"{SET_LABEL}={name}"):
+                async for page in self._client.pages(ADDRESS_SET.path(), labelSelector=f"{SET_LABEL}={name}"):
                     items += page.items
                     version = page.resource_version
         except KubeError as error:
@@ -200,7 +194,7 @@ class KubeSource:
         version = ""
         try:
             async with self._slots:
-                async for page in self._client.pages(compiled_policies_path(namespace)):
+                async for page in self._client.pages(COMPILED_POLICY.path(namespace)):
                     items += page.items
                     version = page.resource_version
         except KubeError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from netpol_agent.inputs.source import Delta
-from netpol_api.resources import version_number
+from netpol_api.api_objects import version_number
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
 

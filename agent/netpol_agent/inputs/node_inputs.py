@@ -28,7 +28,7 @@ from netpol_agent.inputs.namespaces import NEVER, UNKNOWN, Namespaces, placehold
 from netpol_agent.inputs.policies import PolicyStore, Published
 from netpol_agent.inputs.problems import Complaints
 from netpol_agent.inputs.sets import SetStore
-from netpol_api.resources import span_of
+from netpol_api.spans import span_of
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy.ir import AddressSet
 from netpol_compiler.reading.objects import parse_pod
@@ -222,8 +222,8 @@ class NodeInputs:
         if pod is None:
             return
         key, namespace = pod.key, pod.key.namespace
-        live = new is not None and _live(new)
-        if live and old is not None and _live(old) and new is not None and old.labels == new.labels:
+        live = new is not None and new.is_live
+        if live and old is not None and old.is_live and new is not None and old.labels == new.labels:
             return
         local = self._namespaces.setdefault(namespace, set())
         first = live and not local
@@ -405,7 +405,7 @@ class NodeInputs:
     def _kept_back(self, key: Key) -> bool:
         """Whether the pod waits, unknown to the kernel, for the list of its namespace's policies."""
         pod = self._pods.get(key)
-        if pod is None or not _live(pod) or key in self._told_pods:
+        if pod is None or not pod.is_live or key in self._told_pods:
             return False
         return not self.known.known(key.namespace) and key.namespace not in self._placeholders
 
@@ -442,8 +442,3 @@ class NodeInputs:
             return
         if not self._waiting or now >= self._synced_at + HOLD_START:
             self.complete = self._policies.sealing = True
-
-
-def _live(pod: Pod) -> bool:
-    """Whether policies are about this pod, or will be as soon as it has an address."""
-    return not pod.host_network and pod.phase not in ("Succeeded", "Failed")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netpol_agent.inputs.problems import Complaints
-from netpol_api.resources import version_number
+from netpol_api.api_objects import version_number
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import CompiledPolicy

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netpol_agent.inputs.problems import Complaints
-from netpol_api.resources import SET_LABEL, document_of, version_number
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import document_of, version_number
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet
 

@@ -15,6 +15,8 @@ from netpol_compiler.model.kinds import Direction, Protocol
 from netpol_compiler.model.selectors import EVERYTHING, Selector
 
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+TERMINAL_PHASES = ("Succeeded", "Failed")
+"""Phases of a pod whose containers have all ended and stay so."""
 
 
 class Key(NamedTuple):
@@ -127,12 +129,17 @@ class Pod:
     created: str = ""
 
     @property
+    def is_live(self) -> bool:
+        """Whether policies are about this pod, now or as soon as it has an address (SEMANTICS 8)."""
+        return not self.host_network and self.phase not in TERMINAL_PHASES
+
+    @property
     def is_endpoint(self) -> bool:
         """Whether policies can select this pod or admit it as a peer (SEMANTICS 8).
 
         A pod of the host's network is its node's address; one that is over or has no address is nobody.
         """
-        return not self.host_network and self.phase not in ("Succeeded", "Failed") and bool(self.addresses)
+        return self.is_live and bool(self.addresses)
 
     def named_port(self, name: str, protocol: Protocol) -> tuple[int, ...]:
         """The numbers that `name` means on this pod for `protocol`; empty when it has none (SEMANTICS 7)."""

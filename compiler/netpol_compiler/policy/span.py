@@ -166,7 +166,7 @@ class Spans:
 
 
 def _counts(pod: Pod) -> bool:
-    return bool(pod.node) and not pod.host_network and pod.phase not in ("Succeeded", "Failed")
+    return bool(pod.node) and pod.is_live
 
 
 def _add(counter: Counter[str], node: str, step: int) -> None:

@@ -11,27 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
-from netpol_compiler.model.objects import Key
-from netpol_lab.kubelet.planner import OVER, Objects, is_elsewhere
-from netpol_manifests.documents import USED_KINDS
+from netpol_api import kinds
+from netpol_api.api_objects import Json
+from netpol_api.kinds import NAMESPACE, NODE, POD, SERVICE
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key
+from netpol_lab.kubelet.planner import Objects, is_elsewhere
 from netpol_manifests.pod_templates import WORKLOADS
 from netpol_manifests.world import ObjectId
 
-Json = dict[str, Any]
-
-PATHS = {
-    "Node": resources.NODES,
-    "Namespace": resources.NAMESPACES,
-    "Pod": resources.PODS,
-    "Service": "/api/v1/services",
-    "Deployment": "/apis/apps/v1/deployments",
-    "ReplicaSet": "/apis/apps/v1/replicasets",
-    "StatefulSet": "/apis/apps/v1/statefulsets",
-    "DaemonSet": "/apis/apps/v1/daemonsets",
-    "Job": "/apis/batch/v1/jobs",
-}
-"""The kinds that are followed, and where their lists are."""
+KINDS = {kind.kind: kind for kind in (NODE, NAMESPACE, POD, SERVICE, *kinds.WORKLOADS)}
+"""The kinds that are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +61,7 @@ class Cache:
         """An object that is new or has changed. What lists leave out of it is put back."""
         metadata = data["metadata"]
         metadata.pop("managedFields", None)
-        data = {"apiVersion": USED_KINDS[kind], "kind": kind, **data}
+        data = {"apiVersion": KINDS[kind].api_version, "kind": kind, **data}
         if kind == "Pod":
             self._put_pod(Key(metadata["namespace"], metadata["name"]), data)
             return
@@ -141,8 +130,8 @@ def _matters(before: Json | None, after: Json) -> bool:
 def _shown(data: Json) -> tuple[object, ...]:
     status = data.get("status") or {}
     metadata = {k: v for k, v in data["metadata"].items() if k not in ("resourceVersion", "generation")}
-    over = status.get("phase") in OVER and status["phase"]
+    over = status.get("phase") in TERMINAL_PHASES and status["phase"]
     return metadata, data.get("spec"), over, status.get("addresses")
 
 
-__all__ = ["PATHS", "Cache", "Stranger"]
+__all__ = ["KINDS", "Cache", "Stranger"]

@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from netpol_api import resources
+from netpol_api import times
+from netpol_api.kinds import POD
 from netpol_compiler.model.addresses import Address, parse_address
 from netpol_compiler.model.objects import Key
 from netpol_kube.client import ApiClient, KubeError
 from netpol_kube.reflector import Reflector, identity_of
 from netpol_lab.errors import LabError, LabTimeout
-from netpol_lab.kubelet.informer_cache import PATHS, Cache
+from netpol_lab.kubelet.informer_cache import KINDS, Cache
 from netpol_lab.kubelet.namespace_controller import NamespaceEnds
 from netpol_lab.kubelet.planner import Around, Plan, work_out
 from netpol_lab.kubelet.pod_container import program_container, read_program
@@ -66,7 +67,7 @@ class Kubelets:
         self._config_errors: dict[str, str] = {}
         self._cache = Cache(self._changed, self._arrived)
         self._reflectors = {
-            kind: Reflector(client, path, self._cache.sink(kind), on_listed=self._wake.set) for kind, path in PATHS.items()
+            name: Reflector(client, kind.path(), self._cache.sink(name), on_listed=self._wake.set) for name, kind in KINDS.items()
         }
         self._writes = Writes(self._wake.set)
         self._programs = PodPrograms(client, spaces, processes, functools.partial(self._changed, True))
@@ -114,7 +115,7 @@ class Kubelets:
     async def _fetch(self, node: str) -> None:
         while True:
             try:
-                async for page in self._client.pages(resources.PODS, fieldSelector=f"spec.nodeName={node}"):
+                async for page in self._client.pages(POD.path(), fieldSelector=f"spec.nodeName={node}"):
                     for data in page.items:
                         if identity_of(data) in self._cache.strangers:
                             self._cache.put("Pod", data)
@@ -257,7 +258,7 @@ class Kubelets:
     # What is still to be written
 
     def _write(self) -> None:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = times.now()
         self._writes.begin()
         ask_for(Wanted(self._client, self._writes, self._cache, self._plan, self._run_of, now))
         self._writes.end()
@@ -277,7 +278,9 @@ class Kubelets:
             lag = "the API server's objects are not read yet"
             try:
                 if self._started:
-                    fresh = fresh or dict(zip(PATHS, await asyncio.gather(*map(self._listed, PATHS.values())), strict=True))
+                    fresh = fresh or dict(
+                        zip(KINDS, await asyncio.gather(*(self._listed(kind.path()) for kind in KINDS.values())), strict=True)
+                    )
                     lag = self._lag(fresh)
             except KubeError as error:
                 lag = f"the API server: {error}"

@@ -14,8 +14,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import Address
-from netpol_compiler.model.objects import Key, Labels, Node
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key, Labels, Node
 from netpol_compiler.reading.fields import Problems
 from netpol_compiler.reading.objects import parse_node
 from netpol_lab.errors import LabError
@@ -28,13 +29,10 @@ from netpol_manifests.placement import Placement
 from netpol_manifests.pod_templates import WORKLOADS, digest, expand_workload
 from netpol_manifests.world import ExpandOptions, ObjectId, World, expand
 
-Json = dict[str, Any]
-
 ELSEWHERE_ANNOTATION = "lab.npctl.dev/elsewhere"
 """On a node, with any value: the lab leaves it and its pods alone, since a test plays them."""
 TEMPLATE_ANNOTATION = "lab.npctl.dev/template"
 """On a pod that the lab made for a workload: a hash of the template that it was made from."""
-OVER = ("Succeeded", "Failed")
 SCHEDULER = "default-scheduler"
 _LONGEST_NAME = 255
 _API_SERVICE = Key("default", "kubernetes")
@@ -229,7 +227,7 @@ class _Work:
                     self._remove[key] = uid  # its node is gone
             elif terminating and uid not in self._around.ending:
                 self._remove[key] = uid
-            elif (data.get("status") or {}).get("phase") in OVER:
+            elif (data.get("status") or {}).get("phase") in TERMINAL_PHASES:
                 self._documents.append(_document(data, {"phase": data["status"]["phase"]}))
             elif node or _is_ours_to_schedule(data):
                 self._live[key] = data

@@ -12,18 +12,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
-from netpol_compiler.model.objects import Key
+from netpol_api.api_objects import Json
+from netpol_api.kinds import EVENT, NODE, POD
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key
 from netpol_kube.client import ApiClient, ApiError
 from netpol_lab.kubelet import pod_status
-from netpol_lab.kubelet.informer_cache import PATHS, Cache
+from netpol_lab.kubelet.informer_cache import KINDS, Cache
 from netpol_lab.kubelet.planner import Plan, Problem, controller_of
 from netpol_lab.kubelet.pod_status import Run
 from netpol_lab.kubelet.work_queue import Writes
-from netpol_manifests.documents import USED_KINDS
 from netpol_manifests.world import ObjectId
-
-Json = dict[str, Any]
 
 MANAGER = "npctl-lab"
 NOT_READY_TAINT = "node.kubernetes.io/not-ready"
@@ -53,20 +51,13 @@ def ask_for(wanted: Wanted) -> None:
     _events(wanted)
 
 
-def _path(kind: str, namespace: str, name: str = "") -> str:
-    """The path of an object, or of its namespace's list."""
-    root, _, plural = PATHS[kind].rpartition("/")
-    within = f"/namespaces/{namespace}" if namespace else ""
-    return f"{root}{within}/{plural}{'/' + name if name else ''}"
-
-
 def _pods_of_workloads(wanted: Wanted) -> None:
     for key, body in wanted.plan.create.items():
         basis = (body["metadata"]["ownerReferences"][0]["uid"], wanted.cache.deletions[key])
-        wanted.writes.ask(("create", "Pod", str(key)), basis, _call(wanted.client.create, _path("Pod", key.namespace), body))
+        wanted.writes.ask(("create", "Pod", str(key)), basis, _call(wanted.client.create, POD.path(key.namespace), body))
     for key, uid in wanted.plan.delete.items():
         body = {"preconditions": {"uid": uid}}
-        wanted.writes.ask(("delete", "Pod", str(key)), uid, _call(wanted.client.delete, _path("Pod", *key), body))
+        wanted.writes.ask(("delete", "Pod", str(key)), uid, _call(wanted.client.delete, POD.path(*key), body))
 
 
 def _bindings(wanted: Wanted) -> None:
@@ -77,7 +68,7 @@ def _bindings(wanted: Wanted) -> None:
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        work = _call(wanted.client.create, f"{_path('Pod', *key)}/binding", body)
+        work = _call(wanted.client.create, f"{POD.path(*key)}/binding", body)
         wanted.writes.ask(("bind", "Pod", str(key)), (uid, node), work)
 
 
@@ -89,7 +80,7 @@ def _ends(wanted: Wanted) -> None:
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         pod = wanted.cache.pods.get(key)
         finalizers = pod["metadata"].get("finalizers") if pod else None
-        work = _call(_delete, wanted.client, _path("Pod", *key), body)
+        work = _call(_delete, wanted.client, POD.path(*key), body)
         # With finalizers it stays until others have let it go.
         wanted.writes.ask(("remove", "Pod", str(key)), (uid, str(finalizers)), work, lasting=bool(finalizers))
 
@@ -113,12 +104,12 @@ def _pod_statuses(wanted: Wanted) -> None:
         pod = wanted.cache.pods.get(key)
         if pod is None or pod["metadata"]["uid"] != placed.uid or pod["metadata"].get("deletionTimestamp"):
             continue
-        if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        if (pod.get("status") or {}).get("phase") in TERMINAL_PHASES:
             continue  # the next plan is without it
         run = wanted.run_of(key, placed.uid) or pod_status.ALWAYS
         status = pod_status.pod_status(pod, placed, run, wanted.now)
         if pod_status.differs(pod.get("status"), status):
-            _ask_status(wanted, "Pod", str(key), _path("Pod", *key), pod, status, run)
+            _ask_status(wanted, "Pod", str(key), POD.path(*key), pod, status, run)
 
 
 def _ask_status(
@@ -135,7 +126,7 @@ def _nodes(wanted: Wanted) -> None:
     for name, data in wanted.cache.nodes.items():
         if not wanted.cache.is_own(name) or not (name in wanted.plan.topology.nodes or name in told):
             continue
-        path, version = _path("Node", "", name), data["metadata"]["resourceVersion"]
+        path, version = NODE.path(name=name), data["metadata"]["resourceVersion"]
         status = pod_status.node_status(data, told.get(name, ""), wanted.now)
         if pod_status.differs(data.get("status"), status):
             _ask_status(wanted, "Node", name, path, data, status, told.get(name, ""), lasting=True)
@@ -154,7 +145,7 @@ def _workloads(wanted: Wanted) -> None:
         if owner := controller_of(pod):
             pods.setdefault(owner["uid"], []).append(pod)
     for oid, data in wanted.cache.workloads.items():
-        path, own = _path(*oid), pods.get(data["metadata"]["uid"], [])
+        path, own = KINDS[oid.kind].path(oid.namespace, oid.name), pods.get(data["metadata"]["uid"], [])
         name = f"{oid.namespace}/{oid.name}"
         if data["metadata"].get("deletionTimestamp"):
             _let_go(wanted, oid, data, own)
@@ -172,7 +163,7 @@ def _let_go(wanted: Wanted, oid: ObjectId, data: Json, own: list[Json]) -> None:
     version = data["metadata"]["resourceVersion"]
     kept = [f for f in finalizers if f != _FOREGROUND]
     body = {"metadata": {"resourceVersion": version, "finalizers": kept or None}}
-    work = _call(wanted.client.patch, _path(*oid), body, "merge", fieldManager=MANAGER)
+    work = _call(wanted.client.patch, KINDS[oid.kind].path(oid.namespace, oid.name), body, "merge", fieldManager=MANAGER)
     wanted.writes.ask(("release", oid.kind, f"{oid.namespace}/{oid.name}"), version, work)
 
 
@@ -188,7 +179,7 @@ def _events(wanted: Wanted) -> None:
 
 async def _post_event(client: ApiClient, namespace: str, body: Json) -> None:
     try:
-        await client.create(f"{resources.NAMESPACES}/{namespace}/events", body)
+        await client.create(EVENT.path(namespace), body)
     except ApiError as error:
         if not error.already_exists:  # it was told before
             raise
@@ -197,15 +188,15 @@ async def _post_event(client: ApiClient, namespace: str, body: Json) -> None:
 def _event(problem: Problem, namespace: str, now: str) -> Json:
     mark = hashlib.sha256(f"{problem.uid}\0{problem.words}".encode()).hexdigest()[:16]
     concerned = {
-        "apiVersion": USED_KINDS.get(problem.kind, "v1"),
+        "apiVersion": KINDS[problem.kind].api_version if problem.kind in KINDS else "v1",
         "kind": problem.kind,
         "namespace": problem.key.namespace,
         "name": problem.key.name,
         "uid": problem.uid,
     }
     return {
-        "apiVersion": "v1",
-        "kind": "Event",
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
         "metadata": {"namespace": namespace, "name": f"{problem.key.name[:200]}.{mark}"},
         "involvedObject": concerned,
         "type": "Warning",

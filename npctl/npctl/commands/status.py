@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from netpol_api.in_force import Control
+from netpol_api.kinds import LEASE, POD
 from npctl.cluster.api import Access, Api, ApiError
 from npctl.enforcement.enforcement import age_words
 from npctl.enforcement.status import STALE_SECONDS, NodeStatus, Operator, Status, operator_of, status_of
@@ -45,7 +46,7 @@ def _operator(api: Api, control: Control, now: datetime) -> Operator:
     namespace = min(homes) if homes else _NAMESPACE
     try:
         lease = _lease(api, namespace)
-        pods = api.listed(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_REPLICAS).items
+        pods = api.listed(POD.path(namespace), labelSelector=_REPLICAS).items
     except ApiError as error:
         if not error.is_forbidden:
             raise
@@ -55,7 +56,7 @@ def _operator(api: Api, control: Control, now: datetime) -> Operator:
 
 def _lease(api: Api, namespace: str) -> dict | None:
     try:
-        return api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{_LEASE}")
+        return api.get(LEASE.path(namespace, _LEASE))
     except ApiError as error:
         if error.is_not_found:
             return None

@@ -13,21 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from netpol_api.in_force import (
-    Compiled,
-    Control,
-    Placed,
-    PolicyState,
-    Report,
-    Written,
-    absence,
-    compiled_of,
-    key_of,
-    policy_state,
-    report_of,
-    written_of,
-)  # fmt: skip
-from netpol_api.resources import COMPILED_POLICIES, NETWORK_POLICIES, NODE_REPORTS, PODS
+from netpol_api.api_objects import key_of
+from netpol_api.compiled_policy import Compiled, compiled_of
+from netpol_api.in_force import Control, Placed, PolicyState, Written, absence, policy_state, written_of
+from netpol_api.kinds import COMPILED_POLICY, NETWORK_POLICY, NODE_REPORT, POD
+from netpol_api.node_report import NodeReport, report_of
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.reading.objects import parse_pod, parse_policy
 from npctl.cluster.api import Access, Api, ApiError, connect
@@ -79,7 +69,7 @@ class Picture:
     deletion: bool
     policies: dict[Key, tuple[Policy | None, Written]] = field(default_factory=dict)
     compiled: dict[Key, Compiled] = field(default_factory=dict)
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: dict[str, NodeReport] = field(default_factory=dict)
     pods: dict[Key, Pod | None] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
 
@@ -87,10 +77,10 @@ class Picture:
     def paths(self) -> dict[str, dict[str, object]]:
         """What must be watched, and with which parameters."""
         wanted = self.wanted
-        paths = {wanted.path(p): wanted.params for p in (NETWORK_POLICIES, COMPILED_POLICIES)}
-        paths[NODE_REPORTS] = {}
+        paths = {wanted.path(p): wanted.params for p in (NETWORK_POLICY.path(), COMPILED_POLICY.path())}
+        paths[NODE_REPORT.path()] = {}
         if not self.deletion:
-            paths[wanted.path(PODS)] = {}
+            paths[wanted.path(POD.path())] = {}
         return paths
 
     @property
@@ -105,7 +95,7 @@ class Picture:
             table.clear()
         for item in change.listed or ((change.item,) if change.item else ()):
             table = self._table(change.path)
-            key = key_of(item) if change.path != NODE_REPORTS else key_of(item).name
+            key = key_of(item) if change.path != NODE_REPORT.path() else key_of(item).name
             if change.gone:
                 table.pop(key, None)
             else:

@@ -16,7 +16,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from netpol_api import resources
+from netpol_api.address_set import address_set_object, address_set_path
+from netpol_api.api_objects import document_of
+from netpol_api.compiled_policy import compiled_policy_object, compiled_policy_path
+from netpol_api.kinds import ADDRESS_SET
+from netpol_api.spans import bucket, span_labels, span_of
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
@@ -110,8 +114,8 @@ class Publisher:
 
     def _all_paths(self) -> list[str]:
         """What is wanted or there, in the order that keeps readers safe: sets, policies, sets that nobody wants any more."""
-        wanted = [resources.address_set_path(name, 0) for name in self.sets]
-        policies = [resources.compiled_policy_path(key) for key in self.policies]
+        wanted = [address_set_path(name, 0) for name in self.sets]
+        policies = [compiled_policy_path(key) for key in self.policies]
         there = sorted(self.store.there, key=self._is_unwanted_set)
         return list(dict.fromkeys((*wanted, *policies, *there)))
 
@@ -130,18 +134,18 @@ class Publisher:
 
     def _foreign(self, path: str, data: Json | None) -> None:
         """Somebody else wrote or deleted an IR object: an earlier run, the leading replica, or a hand."""
-        if path.startswith(resources.ADDRESS_SETS) and data is not None and not (self.published_once and self._leading()):
+        if path.startswith(ADDRESS_SET.path()) and data is not None and not (self.published_once and self._leading()):
             self._mirror(data)
         self._mark(path)
         if self.published_once and self._leading():
-            self._metrics.repairs.labels("AddressSet" if path.startswith(resources.ADDRESS_SETS) else "CompiledPolicy").inc()
+            self._metrics.repairs.labels("AddressSet" if path.startswith(ADDRESS_SET.path()) else "CompiledPolicy").inc()
             log.warning("%s was %s by somebody else; comparing it again", path, "deleted" if data is None else "written")
         self.kick()
 
     def _mirror(self, data: Json) -> None:
         """Remember which slice holds which member, so that a restart or a take-over moves none."""
         try:
-            document = resources.document_of(data)
+            document = document_of(data)
             name, index = str(document["name"]), int(document["slice"])
             self._slices.setdefault(name, Slices()).mirror(index, wire.members_from_wire(document))
         except (wire.WireError, KeyError, TypeError, ValueError) as error:
@@ -271,7 +275,7 @@ class Publisher:
                 late_policies |= bad_keys
                 done += count
             leaving = {n for n in names if n not in self.sets}
-            if any(resources.compiled_policy_path(k) in self.store.there for k in late_policies):
+            if any(compiled_policy_path(k) in self.store.there for k in late_policies):
                 # A policy that still stands as it was may name a set that nobody else wants: its set stays too.
                 late_sets |= leaving
             else:
@@ -318,13 +322,13 @@ class Publisher:
         buckets = self._set_buckets(name)
         writes = []
         for index, members in enumerate(slices.parts):
-            path = resources.address_set_path(name, index)
+            path = address_set_path(name, index)
             if index in changed or before != len(slices.parts) or self._outdated(path, buckets):
                 # Until it is written it counts as stale: a failed write must not be taken for done.
                 self._stale_slices.add(path)
                 document = wire.slice_to_wire(address_set, index, len(slices.parts), members)
-                writes.append(self._write_slice(path, resources.address_set_object(document, self._labelled(path, buckets))))
-        wanted = {resources.address_set_path(name, index) for index in range(len(slices.parts))}
+                writes.append(self._write_slice(path, address_set_object(document, self._labelled(path, buckets))))
+        wanted = {address_set_path(name, index) for index in range(len(slices.parts))}
         surplus = self.store.slices.get(name, set()) - wanted
         done = sum(await asyncio.gather(*writes))
         await asyncio.gather(*(self.store.delete(path) for path in surplus))
@@ -334,7 +338,7 @@ class Publisher:
     async def _write_slice(self, path: str, body: Json) -> int:
         known = self.store.there.get(path)
         same = known is not None and known.digest == digest_of(body)
-        same = same and known is not None and known.span == resources.span_of(body["metadata"]["labels"])
+        same = same and known is not None and known.span == span_of(body["metadata"]["labels"])
         if not same:
             await self.store.write(path, body)
             self.progress_at = time.monotonic()
@@ -354,20 +358,20 @@ class Publisher:
 
     async def _write_policy(self, key: Key) -> int:
         policy = self.policies[key]
-        body = resources.compiled_policy_object(policy, self._generations.get(key, 0), self._needs(policy))
-        path = resources.compiled_policy_path(key)
+        body = compiled_policy_object(policy, self._generations.get(key, 0), self._needs(policy))
+        path = compiled_policy_path(key)
         buckets = self._policy_buckets(key.namespace)
         known = self.store.there.get(path)
         if known is not None and not self._outdated(path, buckets) and known.digest == digest_of(body):
             return 0
-        body["metadata"]["labels"] = resources.span_labels(self._labelled(path, buckets))
+        body["metadata"]["labels"] = span_labels(self._labelled(path, buckets))
         await self.store.write(path, body)
         self.progress_at = time.monotonic()
         self._shrinking.discard(path)
         return 1
 
     async def _delete_policy(self, key: Key) -> int:
-        path = resources.compiled_policy_path(key)
+        path = compiled_policy_path(key)
         known = path in self.store.there
         await self.store.delete(path)
         return int(known)
@@ -389,10 +393,10 @@ class Publisher:
         return found
 
     def _set_buckets(self, name: str) -> frozenset[int]:
-        return frozenset(map(resources.bucket, self._spans.nodes_of_set(name)))
+        return frozenset(map(bucket, self._spans.nodes_of_set(name)))
 
     def _policy_buckets(self, namespace: str) -> frozenset[int]:
-        return frozenset(map(resources.bucket, self._spans.nodes_of_namespace(namespace)))
+        return frozenset(map(bucket, self._spans.nodes_of_namespace(namespace)))
 
     def _span(self, path: str) -> frozenset[int]:
         kind, namespace, name = split(path)

@@ -15,7 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import version_number
+from netpol_api.kinds import ADDRESS_SET
+from netpol_api.spans import span_of
 from netpol_compiler.policy import wire
 from netpol_kube.client import ApiClient, ApiError, Json
 from netpol_operator.serving.metrics import Metrics
@@ -85,7 +88,7 @@ class Store:
             self.there[path] = now
         else:
             self.there.pop(path, None)
-        if not path.startswith(resources.ADDRESS_SETS):
+        if not path.startswith(ADDRESS_SET.path()):
             return
         name = path.rpartition("/")[2].rpartition(".")[0]
         if now is not None:
@@ -196,7 +199,7 @@ def digest_of(body: Json) -> bytes:
     content = {k: v for k, v in spec.items() if k != "needs"} if isinstance(spec, dict) else spec
     metadata = body.get("metadata") or {}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
-    label = (metadata.get("labels") or {}).get(resources.SET_LABEL)
+    label = (metadata.get("labels") or {}).get(SET_LABEL)
     try:
         counted = wire.to_bytes({"spec": content, "owners": owners, "set": label})
     except wire.WireError:
@@ -205,7 +208,7 @@ def digest_of(body: Json) -> bytes:
 
 
 def _version(data: Json) -> int:
-    return resources.version_number((data.get("metadata") or {}).get("resourceVersion"))
+    return version_number((data.get("metadata") or {}).get("resourceVersion"))
 
 
 def _there(data: Json) -> There:
@@ -215,6 +218,6 @@ def _there(data: Json) -> There:
         str(metadata.get("uid") or ""),
         _version(data),
         digest_of(data),
-        resources.span_of(metadata.get("labels") or {}),
+        span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,
     )
