@@ -16,12 +16,12 @@ from cluster_lab import ClusterLab, cluster_lab
 from measure import Figure, progress
 
 from netpol_api.api_objects import Json
-from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NODE_REPORT
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NETWORK_POLICY, NODE_REPORT, POD
 
 ROUNDS, WATCHED_ROUNDS, PAUSE, PERIOD_US = 30, 15, 0.4, 500
 ELSEWHERE = {"namespaces": 100, "pods": 5_000, "policies": 1_000}
-POLICIES = "/apis/networking.k8s.io/v1/namespaces/bench/networkpolicies"
-CLIENT = "/api/v1/namespaces/bench/pods/client"
+POLICIES = NETWORK_POLICY.path("bench")
+CLIENT = POD.path("bench", "client")
 WATCHES = (COMPILED_POLICY.path(), ADDRESS_SET.path(), NODE_REPORT.path())
 AIM = "p50 12, p99 50"
 

@@ -1,6 +1,6 @@
 """`npctl wait`: returns when policies are in force on every node that needs them, or gone from everywhere.
 
-    names, --all, -f --> which policies --watches--> policies, CompiledPolicies, NodeReports, pods --inforce--> done, or who lags
+    names, --all, -f --> which policies --watches--> policies, CompiledPolicies, NodeReports, pods --in_force--> done, or who lags
 
 Nothing is polled: every change that a watch brings is judged at once.
 """
@@ -27,14 +27,7 @@ from npctl.inputs.live import not_installed
 from npctl.inputs.origin import Origin
 from npctl.output import Format, emit, fail, say
 
-_KINDS = (
-    "networkpolicy",
-    "networkpolicies",
-    "netpol",
-    "netpols",
-    "networkpolicy.networking.k8s.io",
-    "networkpolicies.networking.k8s.io",
-)
+_KINDS = (*NETWORK_POLICY.names, "netpols")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _ONE_LOOK = 10.0
 """Seconds that a look without waiting may take."""
@@ -63,7 +56,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Picture:
-    """What the watches have told so far; each list is complete once its path is in `listed`."""
+    """What the watches have brought so far; each list is complete once its path is in `listed`."""
 
     wanted: Wanted
     deletion: bool
@@ -118,15 +111,11 @@ class Picture:
             return compiled_of(item)
         return report_of(item) if resource == "nodereports" else parse_pod(item)[0]
 
-    def _traces(self) -> set[Key]:
-        """Policies that something of ours still knows, whether they exist or not."""
-        reported = {Key(*text.split("/", 1)) for r in self.reports.values() for text in r.policies}
-        return set(self.compiled) | {k for k in reported if self.wanted.namespace in (None, k.namespace)}
-
     def states(self) -> list[PolicyState]:
         """Of each policy that is waited for. Raises CommandError for one that does not exist."""
         control = Control(self.compiled, self.reports)
-        keys = self.wanted.keys or tuple(sorted(set(self.policies) | (self._traces() if self.deletion else set())))
+        traces = {k for k in control.policies if self.wanted.namespace in (None, k.namespace)} if self.deletion else set()
+        keys = self.wanted.keys or tuple(sorted(set(self.policies) | traces))
         if self.deletion:
             return [absence(k, self.policies[k][1] if k in self.policies else None, control) for k in keys]
         placed = Placed(p for p in self.pods.values() if p is not None)
