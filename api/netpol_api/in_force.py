@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from netpol_api.api_objects import JsonView
-from netpol_api.compiled_policy import Compiled
-from netpol_api.node_report import NodeReport
+from netpol_api.api_objects import JsonView, key_of
+from netpol_api.compiled_policy import Compiled, compiled_of
+from netpol_api.node_report import NodeReport, report_of
 from netpol_compiler.model.objects import Key, Labels, Pod, Policy
 
 NO_REPORT = "no agent has reported"
@@ -83,6 +83,11 @@ class PolicyState:
             "nodes": list(self.nodes),
             "lagging": [lag.data for lag in self.lags],
         }
+
+
+def control_of(compiled: Iterable[JsonView], reports: Iterable[JsonView]) -> Control:
+    """From the objects of the API."""
+    return Control({key_of(item): compiled_of(item) for item in compiled}, {r.node: r for r in map(report_of, reports)})
 
 
 def written_of(item: JsonView) -> Written:

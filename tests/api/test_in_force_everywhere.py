@@ -16,7 +16,7 @@ import pytest
 from netpol_api import kinds
 from netpol_api.api_objects import key_of
 from netpol_api.compiled_policy import compiled_policy_object
-from netpol_api.in_force import written_of
+from netpol_api.in_force import control_of, written_of
 from netpol_api.node_report import SCHEMA, Failure, NodeReport, node_report_object
 from netpol_compiler.model.objects import Cluster, Key
 from netpol_compiler.policy.pipeline import compile_cluster
@@ -31,7 +31,7 @@ from npctl.commands.wait import Picture, Wanted
 from npctl.enforcement.enforcement import enforcements
 from npctl.enforcement.status import Operator, Status, status_of
 from npctl.inputs.files import Documents
-from npctl.inputs.live import Live, control_of
+from npctl.inputs.live import Live
 from npctl.inputs.state import State
 
 KEY = Key("web", "deny")

@@ -20,9 +20,8 @@ from typing import Any
 
 from netpol_api import kinds
 from netpol_api.api_objects import Json, key_of, version_number
-from netpol_api.compiled_policy import compiled_of
-from netpol_api.in_force import NO_REPORT, Control, Lag, Placed, PolicyState, absence, policy_state, written_of
-from netpol_api.node_report import NodeReport, report_of
+from netpol_api.in_force import NO_REPORT, Control, Lag, Placed, PolicyState, absence, control_of, policy_state, written_of
+from netpol_api.node_report import NodeReport
 from netpol_api.spans import bucket, span_label
 from netpol_compiler.model.objects import Cluster
 from netpol_compiler.policy import wire
@@ -66,13 +65,13 @@ PATHS = {
 def lagging(reading: Reading) -> dict[str, str]:
     """Who has not caught up, "operator" or "agent-NODE", with the reason. Empty: all is in force."""
     cluster = _cluster(reading)
-    reports = {r.node: r for r in map(report_of, reading.reports)}
+    control = control_of(reading.compiled, reading.reports)
     ours = {n["metadata"]["name"] for n in reading.nodes if not is_elsewhere(n)}
-    states = list(_states(reading, cluster, ours, Control({key_of(c): compiled_of(c) for c in reading.compiled}, reports)))
+    states = list(_states(reading, cluster, ours, control))
     why = _first(states, "") or _sets_lag(reading, cluster)
     if why:
         return {OPERATOR: why}
-    found = {n: _agent_lag(n, reports.get(n), _first(states, n), reading) for n in sorted(ours)}
+    found = {n: _agent_lag(n, control.reports.get(n), _first(states, n), reading) for n in sorted(ours)}
     return {f"agent-{node}": text for node, text in found.items() if text}
 
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from netpol_api.api_objects import key_of
-from netpol_api.compiled_policy import compiled_of
-from netpol_api.in_force import Control, Written, written_of
+from netpol_api.in_force import Control, Written, control_of, written_of
 from netpol_api.kinds import COMPILED_POLICY, NAMESPACE, NETWORK_POLICY, NODE, NODE_REPORT, POD, SERVICE
-from netpol_api.node_report import report_of
 from netpol_compiler.model.objects import Cluster, Key, Namespace, Node, Pod, Policy, Rejected
 from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
 from netpol_manifests.documents import Document
@@ -81,11 +79,6 @@ def read(access: Access, *, quiet: bool = False) -> Live:
     metadata = {ObjectId("Namespace", "", key_of(i).name): i["metadata"] for i in items[NAMESPACE.path()]}
     metadata |= {ObjectId("Pod", *key_of(i)): i["metadata"] for i in items[POD.path()]}
     return Live(api, state, {key_of(i): written_of(i) for i in items[NETWORK_POLICY.path()]}, control, unknown, metadata)
-
-
-def control_of(compiled: Iterable[Json], reports: Iterable[Json]) -> Control:
-    """What npctl's parts have published."""
-    return Control({key_of(i): compiled_of(i) for i in compiled}, {r.node: r for r in map(report_of, reports)})
 
 
 def _control(compiled: list[Json] | ApiError, reports: list[Json] | ApiError) -> tuple[Control | None, str]:
