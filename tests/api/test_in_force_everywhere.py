@@ -26,7 +26,6 @@ from netpol_lab.control.in_force import Reading, lagging
 from netpol_manifests.world import World
 from netpol_operator.publishing.status import ReportSink, numbers
 from npctl.cluster.api import Api
-from npctl.cluster.following import Change
 from npctl.commands.wait import Picture, Wanted
 from npctl.enforcement.enforcement import enforcements
 from npctl.enforcement.status import Operator, Status, status_of
@@ -143,7 +142,9 @@ def wait_says(world: Held, *, deletion: bool = False) -> list[str]:
         kinds.POD: world.pods,
     }
     for kind, items in lists.items():
-        picture.take(Change(kind.path(), listed=items))
+        for item in items:
+            picture.put(kind.path(), item)
+        picture.listed(kind.path())
     (state,) = picture.states()
     assert picture.complete and state.in_force == (not state.lags)
     return [lag.words for lag in state.lags]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -74,13 +75,17 @@ def stream(*lines: Any, then: str = "end") -> Answer:
             text = line if isinstance(line, bytes) else json.dumps({"type": line[0], "object": line[1]}).encode() + b"\n"
             await response.write(text)
         if then == "hang":
-            await asyncio.Event().wait()
+            await request.app[ENDED].wait()
         if then == "break":
             assert request.transport is not None
             request.transport.abort()
         return response
 
     return give
+
+
+ENDED = web.AppKey("ended", asyncio.Event)
+"""Set when the server ends: a watch that hangs ends then, for the server waits for those that it has not answered."""
 
 
 class OddApi:
@@ -98,7 +103,28 @@ class OddApi:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
+        async with self.served() as server, ApiClient(Credentials(server)) as client:
+            yield client
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[str]:
+        """The server in a thread of its own, for clients that wait for their answers; its address."""
+        loop, server = asyncio.new_event_loop(), self.served()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(LIMIT)
+            asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result(LIMIT)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(LIMIT)
+            loop.close()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The server; its address."""
         app = web.Application()
+        app[ENDED] = asyncio.Event()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -106,9 +132,9 @@ class OddApi:
         await site.start()
         port = runner.addresses[0][1]
         try:
-            async with ApiClient(Credentials(f"http://127.0.0.1:{port}")) as client:
-                yield client
+            yield f"http://127.0.0.1:{port}"
         finally:
+            app[ENDED].set()
             await runner.cleanup()
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from netpol_agent.reporting.report import Report
+from netpol_agent.reporting.agent_report import AgentReport
 from netpol_api import times
 from netpol_api.api_objects import Json
 from netpol_api.kinds import NODE, NODE_REPORT
 from netpol_api.node_report import AgentPod, Failure, NodeReport, node_report_object, node_report_path, owner_reference, status_of
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("agent")
@@ -28,10 +28,10 @@ SPACING = 0.1
 """Seconds between two writes at least."""
 PATIENCE = 10.0
 """Seconds until an agent that has just started, and whose inputs do not become complete, reports that."""
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
 
 
-class KubeReporter:
+class NodeReporter:
     """`write` is the agent's side; `run` is a task of the loop."""
 
     def __init__(self, node: str, client: ApiClient, loop: asyncio.AbstractEventLoop, pod: AgentPod | None = None) -> None:
@@ -42,13 +42,13 @@ class KubeReporter:
         self._loop = loop
         self._pod = pod
         self._version = own_version()
-        self._latest: Report | None = None
+        self._latest: AgentReport | None = None
         self._due = asyncio.Event()
         self._owned = False
 
     # -- the agent's thread ----------------------------------------------------------------------------
 
-    def write(self, report: Report) -> bool:
+    def write(self, report: AgentReport) -> bool:
         """Returns whether the report is worth a write of its own."""
         before, self._latest = self._latest, report
         if before is not None and _matters(before) == _matters(report):
@@ -63,7 +63,7 @@ class KubeReporter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        delay = FIRST_DELAY
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
         while True:
             # After a while without news: the report says that the agent lives.
             with contextlib.suppress(TimeoutError):
@@ -76,10 +76,10 @@ class KubeReporter:
             except KubeError as error:
                 self._failed(str(error))
                 self._due.set()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_DELAY)
+                await asyncio.sleep(backoff.next_seconds())
             else:
-                self.problem, delay = "", FIRST_DELAY
+                self.problem = ""
+                backoff.reset()
                 await asyncio.sleep(SPACING)
 
     def _failed(self, words: str) -> None:
@@ -109,7 +109,7 @@ class KubeReporter:
         return str((await self._client.get(NODE.path(name=self._node)))["metadata"]["uid"])
 
 
-def node_report(report: Report, version: str, pod: AgentPod | None) -> NodeReport:
+def node_report(report: AgentReport, version: str, pod: AgentPod | None) -> NodeReport:
     """What the API's readers are told of the agent's own report, as of now."""
     return NodeReport(
         node=report.node,
@@ -132,7 +132,7 @@ def node_report(report: Report, version: str, pod: AgentPod | None) -> NodeRepor
     )
 
 
-def _matters(report: Report) -> tuple[Mapping[str, str], tuple[object, ...]]:
+def _matters(report: AgentReport) -> tuple[Mapping[str, str], tuple[object, ...]]:
     """What somebody may wait for, or should know at once."""
     return report.policies, (report.in_sync, report.complete, report.failures, report.problems, report.backend, report.families)
 

@@ -35,6 +35,10 @@ FAN = 4
 LEVELS = 5
 """Chains on a path through a port tree at most; see `dispatch` for why there is a limit."""
 
+Way = tuple[str, str]
+"""A peer's match and the comment: what a rule that allows a group has beside its ports. A group has as few as its peers need, and
+they are made once, however many ranges of ports it has."""
+
 Numbers = Mapping[NamedPort, tuple[int, ...]]
 """What each named port means on the selected pods of this bundle."""
 
@@ -68,7 +72,7 @@ class _BodyBuilder:
     def build(self, policies: Sequence[CompiledPolicy]) -> LoweredBody:
         rules = [(policy, rule) for policy in policies for rule in policy.rules_of(self._direction)]
         everywhere, whys = self._every_port(rules)
-        lines = list(self._allow("", everywhere, whys, ["any"]))
+        lines = _allow("", self._ways(everywhere, whys, ["any"]))
         if ANY not in everywhere:
             lines += self._endpoints(rules)
             for protocol in PROTOCOLS:
@@ -105,32 +109,28 @@ class _BodyBuilder:
             if rule.endpoints:
                 atoms |= {SetAtom(name, ip_port=True) for name in rule.endpoints}
                 whys[why(policy, rule)] = None
-        return self._allow("", frozenset(atoms), list(whys), ["endpoints"])
+        return _allow("", self._ways(frozenset(atoms), list(whys), ["endpoints"]))
 
     # -- one protocol ----------------------------------------------------------------------------------
 
     def _protocol(self, protocol: Protocol, groups: Sequence[Group]) -> list[str]:
-        lines = [
-            line
-            for group in groups
-            for part in text.chunks(group.ranges)
-            for line in self._allow(text.ports(protocol, part), group.peers, group.whys, self._group_id(protocol, group))
-        ]
+        # A union set is named by its place, not by its atoms: a peer that joins is one added member.
+        ways = [(g.ranges, self._ways(g.peers, g.whys, [protocol.value, [list(r) for r in g.ranges]])) for g in groups]
+        lines = [line for ranges, way in ways for part in text.chunks(ranges) for line in _allow(text.ports(protocol, part), way)]
         if len(lines) <= LINEAR:
             return lines
-        segments = sorted((first, last, group) for group in groups for first, last in group.ranges)
+        segments = sorted((first, last, way) for ranges, way in ways for first, last in ranges)
         fan = next(fan for fan in itertools.count(FAN) if fan**LEVELS >= len(segments))
         return [text.rule(text.ports(protocol, ((0, 65535),)), goto=self._tree(protocol, segments, fan))]
 
-    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Group]], fan: int) -> str:
+    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Sequence[Way]]], fan: int) -> str:
         """A chain that finds the segment of a port; returns its name."""
         first, last = segments[0][0], segments[-1][1]
         name = chain_name("pt", protocol.value, [self._name, protocol.value, first, last])
         lines: list[str] = []
         if len(segments) <= fan:
-            for low, high, group in segments:
-                match = text.ports(protocol, ((low, high),))
-                lines += self._allow(match, group.peers, group.whys, self._group_id(protocol, group))
+            for low, high, ways in segments:
+                lines += _allow(text.ports(protocol, ((low, high),)), ways)
         else:
             step = -(-len(segments) // fan)
             for start in range(0, len(segments), step):
@@ -140,16 +140,12 @@ class _BodyBuilder:
         self._out.chains[name] = tuple(lines)
         return name
 
-    def _group_id(self, protocol: Protocol, group: Group) -> list[object]:
-        """A union set is named by its place, not by its atoms: a peer that joins is one added member."""
-        return [protocol.value, [list(r) for r in group.ranges]]
-
     # -- peers -----------------------------------------------------------------------------------------
 
-    def _allow(self, match: str, atoms: frozenset[Atom], whys: Iterable[str], group: list[object]) -> list[str]:
-        """Rules that allow `atoms` where `match` holds."""
-        note = text.comment(summary(list(whys)))
-        return [text.rule(match, peer, note, goto=text.ALLOW_CHAIN) for peer in self._peers(atoms, group)]
+    def _ways(self, atoms: frozenset[Atom], whys: Sequence[str], group: list[object]) -> list[Way]:
+        """How to allow `atoms`; `group` names the union set, if there must be one."""
+        note = text.comment(summary(whys))
+        return [(peer, note) for peer in self._peers(atoms, group)]
 
     def _peers(self, atoms: frozenset[Atom], group: list[object]) -> list[str]:
         if ANY in atoms:
@@ -173,6 +169,11 @@ class _BodyBuilder:
             self._out.blocks[ipset.name] = ipset
             return text.peer_set(self._direction, ipset.name)
         return ""
+
+
+def _allow(match: str, ways: Iterable[Way]) -> list[str]:
+    """Rules that allow in these ways where `match` holds."""
+    return [text.rule(match, *way, goto=text.ALLOW_CHAIN) for way in ways]
 
 
 def why(policy: CompiledPolicy, rule: CompiledRule) -> str:

@@ -10,7 +10,6 @@ that part allows nothing, and the policy isolates all the same. What may not be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,16 +18,17 @@ from netpol_api.in_force import Control, Written, control_of, written_of
 from netpol_api.kinds import COMPILED_POLICY, NAMESPACE, NETWORK_POLICY, NODE, NODE_REPORT, POD, SERVICE
 from netpol_compiler.model.objects import Cluster, Key, Namespace, Node, Pod, Policy, Rejected
 from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_kube.errors import Json
 from netpol_manifests.documents import Document
 from netpol_manifests.services import Service, parse_service
 from netpol_manifests.world import ObjectId, World
-from npctl.cluster.api import Access, Api, ApiError, Json, connect
+from npctl.cluster.api import Access, Api, Refused, connect
 from npctl.errors import CommandError, ExitCode
 from npctl.inputs.files import Documents
 from npctl.inputs.state import State
 from npctl.output import warn
 
-_READ = (NAMESPACE.path(), POD.path(), NETWORK_POLICY.path(), NODE.path(), SERVICE.path())
+_OBJECTS = (NAMESPACE.path(), POD.path(), NETWORK_POLICY.path(), NODE.path(), SERVICE.path())
 NOT_INSTALLED = "npctl is not installed in this cluster, so nothing of it enforces this"
 _SHOWN_WARNINGS = 20
 _REPLICA_HASH = "pod-template-hash"
@@ -66,12 +66,9 @@ def read(access: Access, *, quiet: bool = False) -> Live:
     `quiet`: say nothing of what could not be understood (lint says it in its own way).
     """
     api = connect(access)
-    with ThreadPoolExecutor(7) as pool:
-        lists = {path: pool.submit(_list, api, path) for path in _READ}
-        compiled = pool.submit(_optional, api, COMPILED_POLICY.path())
-        reports = pool.submit(_optional, api, NODE_REPORT.path())
-        items = {path: future.result() for path, future in lists.items()}
-        control, unknown = _control(compiled.result(), reports.result())
+    answers = api.lists((*_OBJECTS, COMPILED_POLICY.path(), NODE_REPORT.path()))
+    items = {path: _objects(path, answers[path]) for path in _OBJECTS}
+    control, unknown = _control(answers[COMPILED_POLICY.path()], answers[NODE_REPORT.path()])
     rejected: list[Rejected] = []
     state = _state(api, items, rejected)
     if not quiet:
@@ -81,33 +78,26 @@ def read(access: Access, *, quiet: bool = False) -> Live:
     return Live(api, state, {key_of(i): written_of(i) for i in items[NETWORK_POLICY.path()]}, control, unknown, metadata)
 
 
-def _control(compiled: list[Json] | ApiError, reports: list[Json] | ApiError) -> tuple[Control | None, str]:
+def _control(compiled: list[Json] | Refused, reports: list[Json] | Refused) -> tuple[Control | None, str]:
+    """What npctl has in force, or why that is not known: it is not installed, or may not be read."""
     for answer in (compiled, reports):
-        if isinstance(answer, ApiError):
-            forbidden = "what npctl has in force may not be read: " + answer.lines[0]
-            return None, forbidden if answer.is_forbidden else NOT_INSTALLED
-    assert not isinstance(compiled, ApiError) and not isinstance(reports, ApiError)
+        if isinstance(answer, Refused):
+            if answer.error.is_forbidden:
+                return None, "what npctl has in force may not be read: " + answer.lines[0]
+            if answer.error.is_not_found:
+                return None, NOT_INSTALLED
+            raise answer
+    assert not isinstance(compiled, Refused) and not isinstance(reports, Refused)
     return control_of(compiled, reports), ""
 
 
-def _list(api: Api, path: str) -> list[Json]:
-    try:
-        return api.listed(path).items
-    except ApiError as error:
-        if not error.is_forbidden or path not in (NODE.path(), SERVICE.path()):
-            raise
-        warn(f"{error.lines[0]}: {path.rpartition('/')[2]} are left out")
-        return []
-
-
-def _optional(api: Api, path: str) -> list[Json] | ApiError:
-    """A list of npctl's own resources, or why there is none: it is not installed, or may not be read."""
-    try:
-        return api.listed(path).items
-    except ApiError as error:
-        if error.is_forbidden or error.is_not_found:
-            return error
-        raise
+def _objects(path: str, answer: list[Json] | Refused) -> list[Json]:
+    if not isinstance(answer, Refused):
+        return answer
+    if not answer.error.is_forbidden or path not in (NODE.path(), SERVICE.path()):
+        raise answer
+    warn(f"{answer.lines[0]}: {path.rpartition('/')[2]} are left out")
+    return []
 
 
 def _state(api: Api, items: Mapping[str, list[Json]], rejected: list[Rejected]) -> State:
