@@ -13,18 +13,15 @@ from collections.abc import Iterable
 from netpol_api.api_objects import Json
 from netpol_api.kinds import ADDRESS_SET, GROUP
 from netpol_api.spans import span_labels
+from netpol_compiler.policy.slices import slice_name
 
 SET_LABEL = f"{GROUP}/set"
 """Names the set that an object is a slice of."""
 
 
-def _object_name(name: str, index: int) -> str:
-    return f"{name}.{index}"
-
-
 def address_set_path(name: str, index: int) -> str:
     """The path of slice `index` of the set `name`."""
-    return ADDRESS_SET.path(name=_object_name(name, index))
+    return ADDRESS_SET.path(name=slice_name(name, index))
 
 
 def address_set_object(document: Json, buckets: Iterable[int]) -> Json:
@@ -33,7 +30,7 @@ def address_set_object(document: Json, buckets: Iterable[int]) -> Json:
         "apiVersion": ADDRESS_SET.api_version,
         "kind": ADDRESS_SET.kind,
         "metadata": {
-            "name": _object_name(document["name"], document["slice"]),
+            "name": slice_name(document["name"], document["slice"]),
             "labels": {SET_LABEL: document["name"], **span_labels(buckets)},
         },
         "spec": document,

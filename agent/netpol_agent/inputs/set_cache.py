@@ -17,6 +17,7 @@ from netpol_api.address_set import SET_LABEL
 from netpol_api.api_objects import JsonView, document_of, version_number
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet
+from netpol_compiler.policy.slices import set_of_slice
 
 SLICE_GRACE_SECONDS = 1.0
 """For which a set may lack a slice before that is a problem: slices are written one after the other."""
@@ -65,7 +66,7 @@ class SetCache:
         self._owners: dict[str, str] = {}
         """The set of each object."""
         self._problems = problems
-        """Told what is not understood, by `set NAME` and `addressset OBJECT`."""
+        """Where what is not understood is reported, by `set NAME` and `addressset OBJECT`."""
 
     # -- what comes in ---------------------------------------------------------------------------------
 
@@ -73,7 +74,7 @@ class SetCache:
         """One slice as the API has it. Returns the set's name."""
         metadata = data["metadata"]
         object_name = str(metadata["name"])
-        name = str((metadata.get("labels") or {}).get(SET_LABEL) or object_name.rpartition(".")[0])
+        name = str((metadata.get("labels") or {}).get(SET_LABEL) or set_of_slice(object_name))
         cached = self._sets.setdefault(name, _CachedSet())
         old, version = cached.slices.get(object_name), version_number(metadata.get("resourceVersion"))
         if old is not None:

@@ -19,6 +19,7 @@ from netpol_api.api_objects import version_number
 from netpol_api.spans import span_of
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
+from netpol_compiler.policy.slices import set_of_slice
 from netpol_kube.client import Json
 
 Item = str | Key
@@ -112,7 +113,7 @@ class ObservedSink:
 def item_of(path: str) -> Item:
     """The set or policy that an IR object's path belongs to."""
     *_, second, kind, name = path.split("/")
-    return name.rpartition(".")[0] if kind == "addresssets" else Key(second, name)
+    return set_of_slice(name) if kind == "addresssets" else Key(second, name)
 
 
 def kind_of(item: Item) -> str:
