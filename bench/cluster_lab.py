@@ -19,10 +19,10 @@ from typing import Any
 import datapath
 from measure import progress
 
+from netpol_api.api_objects import Json
 from netpol_lab.client import LabClient
 from netpol_lab.control.control_plane import PORT
 
-Json = dict[str, Any]
 NODES = (1, 2)
 API_HOST = "host/api"
 CLIENT, SERVER = "bench/client", "bench/server"

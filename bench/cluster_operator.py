@@ -25,7 +25,8 @@ import synthetic
 from cluster_server import Server, enclosed, output, server
 from measure import Figure, progress
 
-from netpol_api import resources
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NETWORK_POLICY, POD, SERVICE_ACCOUNT
+from netpol_api.kinds import NAMESPACE as NAMESPACE_KIND
 from netpol_compiler.model.objects import Cluster, Pod
 from netpol_kube.client import ApiClient, ApiError
 from netpol_kube.reflector import identities
@@ -96,12 +97,12 @@ async def fill(client: ApiClient, cluster: Cluster) -> None:
 
     async def namespace(client: ApiClient, data: manifests.Json) -> None:
         name = data["metadata"]["name"]
-        await client.create(resources.NAMESPACES, data)
+        await client.create(NAMESPACE_KIND.path(), data)
         with contextlib.suppress(ApiError):  # in a lab, somebody else makes it
-            await client.create(collection("v1", "serviceaccounts", name), {"metadata": {"name": "default"}})
+            await client.create(SERVICE_ACCOUNT.path(name), {"metadata": {"name": "default"}})
 
     async def policy(client: ApiClient, data: manifests.Json) -> None:
-        await client.create(collection("networking.k8s.io/v1", "networkpolicies", data["metadata"]["namespace"]), data)
+        await client.create(NETWORK_POLICY.path(data["metadata"]["namespace"]), data)
 
     await each(client, "namespaces", map(manifests.namespace, cluster.namespaces.values()), namespace)
     await each(client, "policies", map(manifests.policy, cluster.policies.values()), policy)
@@ -109,16 +110,12 @@ async def fill(client: ApiClient, cluster: Cluster) -> None:
 
 
 async def create_pod(client: ApiClient, pod: Pod) -> None:
-    data = await client.create(collection("v1", "pods", pod.key.namespace), manifests.pod(pod))
+    data = await client.create(POD.path(pod.key.namespace), manifests.pod(pod))
     await client.replace(f"{pod_path(pod)}/status", {**data, "status": manifests.pod_status(pod)})
 
 
-def collection(version: str, plural: str, namespace: str) -> str:
-    return f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}"
-
-
 def pod_path(pod: Pod) -> str:
-    return f"{collection('v1', 'pods', pod.key.namespace)}/{pod.key.name}"
+    return POD.path(*pod.key)
 
 
 async def each(client: ApiClient, what: str, items: Iterable[T], work: Work[T]) -> None:
@@ -138,7 +135,7 @@ async def each(client: ApiClient, what: str, items: Iterable[T], work: Work[T]) 
 
 async def account(made: Server, client: ApiClient) -> None:
     """A kubeconfig with the operator's own service account, as the chart made it."""
-    path = f"{collection('v1', 'serviceaccounts', NAMESPACE)}/npctl-operator/token"
+    path = f"{SERVICE_ACCOUNT.path(NAMESPACE, 'npctl-operator')}/token"
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 24 * 3600}}
     token = str((await client.create(path, body))["status"]["token"])
     mine = replace(made.credentials, token=token)
@@ -151,9 +148,9 @@ async def remove_ir(client: ApiClient) -> None:
     async def remove(client: ApiClient, path: str) -> None:
         await client.delete(path)
 
-    found = [f"{resources.ADDRESS_SETS}/{name}" for _, name in await identities(client, resources.ADDRESS_SETS)]
-    policies = await identities(client, resources.COMPILED_POLICIES)
-    found += [f"{resources.compiled_policies_path(namespace)}/{name}" for namespace, name in policies]
+    found = [ADDRESS_SET.path(name=name) for _, name in await identities(client, ADDRESS_SET.path())]
+    policies = await identities(client, COMPILED_POLICY.path())
+    found += [f"{COMPILED_POLICY.path(namespace)}/{name}" for namespace, name in policies]
     await each(client, "objects of the IR removed", found, remove)
 
 

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import datapath
 from cluster_lab import ClusterLab, cluster_lab
 from measure import Figure, progress
 
-from netpol_api import resources
+from netpol_api.api_objects import Json
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NETWORK_POLICY, NODE_REPORT, POD
 
-Json = dict[str, Any]
 ROUNDS, WATCHED_ROUNDS, PAUSE, PERIOD_US = 30, 15, 0.4, 500
 ELSEWHERE = {"namespaces": 100, "pods": 5_000, "policies": 1_000}
-POLICIES = "/apis/networking.k8s.io/v1/namespaces/bench/networkpolicies"
-CLIENT = "/api/v1/namespaces/bench/pods/client"
-WATCHES = (resources.COMPILED_POLICIES, resources.ADDRESS_SETS, resources.NODE_REPORTS)
+POLICIES = NETWORK_POLICY.path("bench")
+CLIENT = POD.path("bench", "client")
+WATCHES = (COMPILED_POLICY.path(), ADDRESS_SET.path(), NODE_REPORT.path())
 AIM = "p50 12, p99 50"
 
 

@@ -20,18 +20,17 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import cluster_operator
 import process
 import synthetic
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.objects import Cluster
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import Credentials, from_kubeconfig
 
-Json = dict[str, Any]
 SILENCE_SECONDS, START_SECONDS = 600, 1.0
 
 

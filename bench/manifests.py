@@ -7,13 +7,11 @@ with what makes them large there: environment, probes, annotations, and a status
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import IPBlock, NamedPort, Namespace, Peer, Pod, Policy, Port, Rule
 from netpol_compiler.model.selectors import Selector
-
-Json = dict[str, Any]
 
 POD_BYTES = 5000
 """A pod as the API server gives it, with the managedFields that it adds."""

@@ -97,7 +97,8 @@ def _on_folders(options: AgentOptions, folders: FolderInputs, listen: ListenAddr
 def _on_api(options: AgentOptions, api: ApiInputs, listen: ListenAddress | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
     from netpol_agent.inputs.api_source import ApiSource
-    from netpol_agent.reporting.node_report import AgentPod, NodeReporter
+    from netpol_agent.reporting.node_report import NodeReporter
+    from netpol_api.node_report import AgentPod
     from netpol_kube.client import ApiClient
     from netpol_kube.credentials import CredentialsError, find
 

@@ -7,7 +7,10 @@
     Pod             live, selected, its node ----+--> which nodes need it
 
 A policy is in force when it is compiled as it is now, and every node that runs a live pod selected by it reports that digest.
-`npctl wait`, `status` and `explain` say the same, because they ask here.
+`npctl wait`, `status` and `explain`, the lab, and the operator's column NODES say the same, because they ask here.
+
+Excluded: how old a report is. Rules stay in the kernel when their agent stops, so an old report of the right digest counts; that
+its node may be in trouble is said beside it (`npctl status`).
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from netpol_api.resources import NODE_REPORT_SCHEMA
+from netpol_api.api_objects import JsonView, key_of
+from netpol_api.compiled_policy import Compiled, compiled_of
+from netpol_api.node_report import NodeReport, report_of
 from netpol_compiler.model.objects import Key, Labels, Pod, Policy
 
-Json = Mapping[str, Any]
+NO_REPORT = "no agent has reported"
 
 
 class Written(NamedTuple):
@@ -30,60 +35,17 @@ class Written(NamedTuple):
     generation: int
 
 
-class Compiled(NamedTuple):
-    """What the operator made of a policy."""
-
-    uid: str
-    generation: int
-    digest: str
-
-
-class Agent(NamedTuple):
-    """Where a node's agent answers: its pod and port."""
-
-    namespace: str
-    pod: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One NodeReport. `policies`: digest by policy, of those in force that select pods of the node. `time`: RFC 3339."""
-
-    node: str
-    policies: Mapping[str, str] = field(default_factory=dict)
-    in_sync: bool = False
-    complete: bool = True
-    schema: int = NODE_REPORT_SCHEMA
-    time: str = ""
-    version: str = ""
-    backend: str = ""
-    agent: Agent | None = None
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    failures: tuple[Mapping[str, Any], ...] = ()
-    failure_count: int = 0
-    problems: tuple[str, ...] = ()
-
-    @property
-    def trouble(self) -> str:
-        """The first thing that is wrong on the node, in words; empty when it is in sync."""
-        if self.schema != NODE_REPORT_SCHEMA:
-            return f"its report has schema {self.schema}, and this npctl reads schema {NODE_REPORT_SCHEMA}"
-        if self.failures:
-            return f"{self.failures[0].get('what')}: {self.failures[0].get('error')}"
-        if self.problems:
-            return self.problems[0]
-        if not self.complete:
-            return "its agent has not read everything yet"
-        return "" if self.in_sync else "not in sync"
-
-
 @dataclass(frozen=True, slots=True)
 class Control:
     """What npctl's parts have published."""
 
     compiled: Mapping[Key, Compiled] = field(default_factory=dict)
-    reports: Mapping[str, Report] = field(default_factory=dict)
+    reports: Mapping[str, NodeReport] = field(default_factory=dict)
+
+    @property
+    def policies(self) -> set[Key]:
+        """Those that were compiled or are reported, whether they exist or not."""
+        return set(self.compiled) | {Key(*text.split("/", 1)) for r in self.reports.values() for text in r.policies}
 
 
 class Lag(NamedTuple):
@@ -123,40 +85,14 @@ class PolicyState:
         }
 
 
-def written_of(item: Json) -> Written:
+def control_of(compiled: Iterable[JsonView], reports: Iterable[JsonView]) -> Control:
+    """From the objects of the API."""
+    return Control({key_of(item): compiled_of(item) for item in compiled}, {r.node: r for r in map(report_of, reports)})
+
+
+def written_of(item: JsonView) -> Written:
     metadata = item["metadata"]
     return Written(str(metadata.get("uid") or ""), int(metadata.get("generation") or 0))
-
-
-def compiled_of(item: Json) -> Compiled:
-    spec = item.get("spec") or {}
-    return Compiled(str(spec.get("uid") or ""), int(spec.get("sourceGeneration") or 0), str(spec.get("digest") or ""))
-
-
-def report_of(item: Json) -> Report:
-    """A NodeReport; one without a status is a report of nothing."""
-    status = item.get("status") or {}
-    agent = status.get("agent") or {}
-    failures = tuple(f for f in status.get("failures") or () if isinstance(f, Mapping))
-    return Report(
-        node=item["metadata"]["name"],
-        policies=status.get("policies") or {},
-        in_sync=bool(status.get("inSync")),
-        complete=bool(status.get("complete", True)),
-        schema=int(status.get("schema") or 0),
-        time=str(status.get("time") or ""),
-        version=str(status.get("version") or ""),
-        backend=str(status.get("backend") or ""),
-        agent=Agent(agent["namespace"], agent["pod"], int(agent["port"])) if agent.get("pod") and agent.get("port") else None,
-        sizes=status.get("sizes") or {},
-        failures=failures,
-        failure_count=int(status.get("failureCount") or len(failures)),
-        problems=tuple(map(str, status.get("problems") or ())),
-    )
-
-
-def key_of(item: Json) -> Key:
-    return Key(item["metadata"].get("namespace") or "", item["metadata"]["name"])
 
 
 class Placed:
@@ -165,7 +101,7 @@ class Placed:
     def __init__(self, pods: Iterable[Pod]) -> None:
         self._nodes: dict[str, dict[Labels, set[str]]] = defaultdict(lambda: defaultdict(set))
         for pod in pods:
-            if pod.is_endpoint and pod.node:
+            if pod.is_live and pod.node:
                 self._nodes[pod.key.namespace][pod.labels].add(pod.node)
 
     def nodes_of(self, policy: Policy) -> tuple[str, ...]:
@@ -181,8 +117,14 @@ def policy_state(key: Key, written: Written, nodes: Iterable[str], control: Cont
     operator = _operator_lag(written, compiled)
     if operator or compiled is None:
         return PolicyState(key, nodes, (Lag("", operator),))
-    lags = [(n, _node_lag(key, compiled.digest, control.reports.get(n))) for n in nodes]
-    return PolicyState(key, nodes, tuple(Lag(n, reason) for n, reason in lags if reason))
+    having = frozenset(nodes_having(key, compiled.digest, nodes, control.reports))
+    return PolicyState(key, nodes, tuple(Lag(n, _node_lag(key, control.reports.get(n))) for n in nodes if n not in having))
+
+
+def nodes_having(key: Key, digest: str, nodes: Iterable[str], reports: Mapping[str, NodeReport]) -> list[str]:
+    """Those of `nodes` that report exactly this version as in force."""
+    name = str(key)
+    return [n for n in nodes if (report := reports.get(n)) is not None and report.in_force.get(name) == digest]
 
 
 def _operator_lag(written: Written, compiled: Compiled | None) -> str:
@@ -195,11 +137,9 @@ def _operator_lag(written: Written, compiled: Compiled | None) -> str:
     return ""
 
 
-def _node_lag(key: Key, digest: str, report: Report | None) -> str:
+def _node_lag(key: Key, report: NodeReport | None) -> str:
     if report is None:
-        return "no agent has reported"
-    if report.schema == NODE_REPORT_SCHEMA and report.policies.get(str(key)) == digest:
-        return ""
+        return NO_REPORT
     has = "it has an earlier version in force" if str(key) in report.policies else "not in force there yet"
     return has + (f" ({report.trouble})" if report.trouble else "")
 

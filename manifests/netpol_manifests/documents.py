@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from netpol_api import kinds
 from netpol_compiler.model.objects import Rejected
 from netpol_compiler.reading.fields import Path, describe
 from netpol_manifests.yaml_reader import NO_LINES, Lines, read_documents
@@ -21,18 +22,7 @@ from netpol_manifests.yaml_reader import NO_LINES, Lines, read_documents
 _APPS, _RBAC, _STORAGE = "apps", "rbac.authorization.k8s.io", "storage.k8s.io"
 _ADMISSION, _FLOW = "admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io"
 
-USED_KINDS: Mapping[str, str] = {
-    "Node": "v1",
-    "Namespace": "v1",
-    "Pod": "v1",
-    "Service": "v1",
-    "Deployment": "apps/v1",
-    "ReplicaSet": "apps/v1",
-    "StatefulSet": "apps/v1",
-    "DaemonSet": "apps/v1",
-    "Job": "batch/v1",
-    "NetworkPolicy": "networking.k8s.io/v1",
-}
+USED_KINDS: Mapping[str, str] = {kind.kind: kind.api_version for kind in kinds.USED}
 """The kinds that make an answer, and the one apiVersion of each that is understood."""
 
 _IRRELEVANT: Mapping[str, tuple[str, ...]] = {

@@ -23,7 +23,6 @@ from netpol_manifests.services import Service
 
 ADDRESS_ANNOTATION = "cni.projectcalico.org/ipAddrs"
 _ANNOTATION_PATH = ("metadata", "annotations", ADDRESS_ANNOTATION)
-_OVER = ("Succeeded", "Failed")
 _NODE_PORTS = range(30000, 32768)
 
 
@@ -84,7 +83,7 @@ class Placement:
 
     def reserve(self, data: Mapping[str, Any], pod: Pod, problems: Problems) -> None:
         """Note what the pod says about its addresses (status, then annotation), and what it had before."""
-        if pod.host_network or pod.phase in _OVER:
+        if not pod.is_live:
             return
         fixed = pod.addresses or self._annotated(data, pod.key, problems)
         if fixed:

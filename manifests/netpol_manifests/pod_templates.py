@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from netpol_api import kinds
 from netpol_compiler.model.objects import Key, Labels
 from netpol_compiler.reading.fields import Problems
 from netpol_compiler.reading.selector import read_selector
 
-WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
+WORKLOADS = tuple(kind.kind for kind in kinds.WORKLOADS)
 MAX_REPLICAS = 10_000  # of one workload: a typing error must not fill the machine
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, so no words
 _STEM = 58  # Kubernetes cuts the generated part of a pod's name here

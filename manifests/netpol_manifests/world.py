@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from netpol_api import kinds
 from netpol_compiler.model.addresses import Address, Network, parse_network
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import NAMESPACE_NAME_LABEL, Cluster, Key, Labels, Namespace, Node, Pod, Policy, Rejected
@@ -29,7 +30,7 @@ from netpol_manifests.placement import Placement, complete_nodes, complete_servi
 from netpol_manifests.pod_templates import WORKLOADS, expand_workload, uid_of
 from netpol_manifests.services import Service, parse_service
 
-CLUSTER_KINDS = ("Node", "Namespace")
+CLUSTER_KINDS = tuple(kind.kind for kind in kinds.USED if not kind.namespaced)
 INVENTED_NODE = "node"
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from typing import Any
 import kopf
 import uvloop
 
-from netpol_api import resources
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NODE, NODE_REPORT, POD
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient
@@ -132,14 +132,14 @@ class ClusterOperator:
         self.publisher = Publisher(client, self.feed, self.pipeline, self.spans, self.metrics, leading, self.is_complete)
         self.audit = Audit(client, self.feed, self.metrics, self._audited)
         self.status = StatusWriter(client, self.publisher, self.spans, leading, self._nodes_known)
-        self._pods = self._reflector(resources.PODS, PodSink(self.feed), "Pod")
+        self._pods = self._reflector(POD.path(), PodSink(self.feed), "Pod")
         observed = self.publisher.observed
-        sets = ObservedSink(observed, lambda _, name: f"{resources.ADDRESS_SETS}/{name}")
-        policies = ObservedSink(observed, lambda space, name: f"{resources.compiled_policies_path(space)}/{name}")
-        self._sets = self._reflector(resources.ADDRESS_SETS, sets, "AddressSet")
-        self._policies = self._reflector(resources.COMPILED_POLICIES, policies, "CompiledPolicy")
-        self._nodes = self._reflector(resources.NODES, self.status.nodes, "Node", metadata_only=True)
-        self._reports = self._reflector(resources.NODE_REPORTS, self.status.reports, "NodeReport")
+        sets = ObservedSink(observed, lambda _, name: ADDRESS_SET.path(name=name))
+        policies = ObservedSink(observed, lambda space, name: f"{COMPILED_POLICY.path(space)}/{name}")
+        self._sets = self._reflector(ADDRESS_SET.path(), sets, "AddressSet")
+        self._policies = self._reflector(COMPILED_POLICY.path(), policies, "CompiledPolicy")
+        self._nodes = self._reflector(NODE.path(), self.status.nodes, "Node", metadata_only=True)
+        self._reports = self._reflector(NODE_REPORT.path(), self.status.reports, "NodeReport")
         watches = (self._pods, self._sets, self._policies, self._nodes, self._reports)
         parts = (self.election, self.publisher, self.audit, self.events, self.status)
         for work in (*watches, *parts):

@@ -13,9 +13,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
+from netpol_api import times
+from netpol_api.kinds import LEASE
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 
 log = logging.getLogger("npctl.election")
@@ -33,8 +34,7 @@ class Election:
 
     def __init__(self, client: ApiClient, namespace: str, identity: str, on_change: Callable[[bool], None]) -> None:
         self._client = client
-        self._base = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._path = f"{self._base}/{LEASE_NAME}"
+        self._path = LEASE.path(namespace, LEASE_NAME)
         self._namespace = namespace
         self._identity = identity
         self._on_change = on_change
@@ -93,17 +93,17 @@ class Election:
         spec = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": LEASE_SECONDS,
-            "renewTime": _now(),
+            "renewTime": times.now_micro(),
             "acquireTime": (lease or {}).get("spec", {}).get("acquireTime") if self.leading else None,
             "leaseTransitions": transitions,
         }
         spec["acquireTime"] = spec["acquireTime"] or spec["renewTime"]
         metadata = {"name": LEASE_NAME, "namespace": self._namespace, **({} if lease is None else lease["metadata"])}
         metadata.pop("managedFields", None)
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        body = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
         try:
             if lease is None:
-                await self._client.create(self._base, body)
+                await self._client.create(LEASE.path(self._namespace), body)
             else:
                 await self._client.replace(self._path, body)
         except ApiError as error:
@@ -124,7 +124,3 @@ class Election:
                 await self._client.replace(self._path, lease)
         except KubeError as error:
             log.info("lease not given back: %s", error)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

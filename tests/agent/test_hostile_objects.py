@@ -18,7 +18,10 @@ from netpol_agent.inputs.mailbox import Mailbox
 from netpol_agent.inputs.node_inputs import NodeInputs
 from netpol_agent.inputs.set_cache import SetCache
 from netpol_agent.inputs.source import Delta
-from netpol_api.resources import address_set_object, bucket, compiled_policy_object
+from netpol_api.address_set import address_set_object
+from netpol_api.api_objects import Json
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.spans import bucket
 from netpol_compiler.model.objects import Cluster, Key
 from netpol_compiler.node import NodeCompiler, compile_node
 from netpol_compiler.policy import wire
@@ -28,7 +31,6 @@ from netpol_kube.client import ProtocolError, checked_object
 from search import searched
 from tellings import pod_manifest
 
-Json = dict[str, Any]
 NODE = "n1"
 ROUND = 10.0
 """Seconds of the test's clock: longer than anything that an agent holds back."""

@@ -15,14 +15,15 @@ from netpol_agent.inputs.needed_sets import FETCH_DELAY_SECONDS, REFETCH_SECONDS
 from netpol_agent.inputs.node_inputs import START_WAIT_SECONDS, NodeInputs
 from netpol_agent.inputs.policy_handover import NEW_ISOLATION_WAIT_SECONDS, UPDATE_WAIT_SECONDS
 from netpol_agent.inputs.source import Delta
-from netpol_api.resources import address_set_object, compiled_policy_object, span_label
+from netpol_api.address_set import address_set_object
+from netpol_api.api_objects import Json
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.spans import span_label
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Cluster, Key, Labels, Namespace, Policy
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
 from netpol_compiler.policy.pipeline import compile_cluster
-
-Json = dict[str, Any]
 
 
 def compiled(value: Policy) -> tuple[CompiledPolicy, str]:

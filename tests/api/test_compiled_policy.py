@@ -11,12 +11,12 @@ from builders import allow, key, pods, policy
 from netpol_api.compiled_policy import (
     PublishedPolicy,
     SpecVersion,
+    compiled_policy_object,
     published_spec,
     read_compiled_policy,
     read_spec,
     spec_version,
 )
-from netpol_api.resources import compiled_policy_object
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.translate import translate
 

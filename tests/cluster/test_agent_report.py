@@ -13,8 +13,9 @@ from cluster_api import Cluster
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.errors import Failure
 from netpol_agent.reporting.agent_report import AgentReport
-from netpol_agent.reporting.node_report import AgentPod, NodeReporter
+from netpol_agent.reporting.node_report import NodeReporter
 from netpol_agent.threads.background import Background
+from netpol_api.node_report import AgentPod
 from netpol_compiler.model.kinds import FAMILIES
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig

@@ -17,14 +17,11 @@ from builders import address, allow, pods, policy
 from cluster_api import Cluster
 from netpol_agent.inputs.api_source import ApiSource
 from netpol_agent.threads.background import Background
-from netpol_api.resources import (
-    COMPILED_POLICIES,
-    address_set_object,
-    bucket,
-    compiled_policies_path,
-    compiled_policy_object,
-    span_labels,
-)
+from netpol_api.address_set import address_set_object
+from netpol_api.api_objects import Json
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.kinds import COMPILED_POLICY
+from netpol_api.spans import bucket, span_labels
 from netpol_compiler.model.objects import Cluster as Objects
 from netpol_compiler.model.objects import Key, Labels, Namespace, Pod
 from netpol_compiler.model.selectors import label_selector
@@ -38,7 +35,6 @@ from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"
 """Names of nodes that the lab does not have, so that no kubelet of its own has a say in these pods."""
-Json = dict[str, Any]
 
 
 @dataclass
@@ -232,11 +228,11 @@ def test_a_policy_that_goes_between_the_list_of_its_namespace_and_the_first_watc
 
     class Slow(ApiClient):
         async def pages(self, path: str, **params: Any) -> AsyncIterator[Page]:
-            while path == COMPILED_POLICIES and not may_list.is_set():
+            while path == COMPILED_POLICY.path() and not may_list.is_set():
                 await asyncio.sleep(0.01)
             async for page in super().pages(path, **params):
                 yield page
-            if path == compiled_policies_path(place.name):
+            if path == COMPILED_POLICY.path(place.name):
                 namespace_listed.set()
 
     place.put_set("10.0.0.2")

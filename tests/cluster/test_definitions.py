@@ -11,7 +11,10 @@ import pytest
 from builders import allow, block, cluster, has, lacks, namespace, none_of, one_of, pod, pods, policy, port, selector
 from chart import Object, definitions
 from kubectl import Kubectl
-from netpol_api import resources
+from netpol_api import kinds
+from netpol_api.address_set import address_set_object
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, GROUP, NODE_REPORT, VERSION, Kind
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import IR
 from netpol_compiler.policy.pipeline import compile_cluster
@@ -20,7 +23,7 @@ NAMESPACE = "definitions"
 PLURALS = {"AddressSet": "addresssets", "CompiledPolicy": "compiledpolicies", "NodeReport": "nodereports"}
 
 REPORT: Object = {
-    "apiVersion": resources.API_VERSION,
+    "apiVersion": NODE_REPORT.api_version,
     "kind": "NodeReport",
     "metadata": {"name": "node-1"},
     "status": {
@@ -81,11 +84,11 @@ def _everything() -> IR:
 
 
 def _sets(ir: IR) -> list[Object]:
-    return [resources.address_set_object(wire.slice_to_wire(found, 0, 1, found.members), {3, 255}) for found in ir.sets.values()]
+    return [address_set_object(wire.slice_to_wire(found, 0, 1, found.members), {3, 255}) for found in ir.sets.values()]
 
 
 def _policies(ir: IR) -> list[Object]:
-    made = [resources.compiled_policy_object(found, 7, dict.fromkeys(found.set_names, "4711")) for found in ir.policies.values()]
+    made = [compiled_policy_object(found, 7, dict.fromkeys(found.set_names, "4711")) for found in ir.policies.values()]
     for data in made:
         # The owner is no object of this API server; garbage collection is not what is tested here.
         data["metadata"] = {"namespace": NAMESPACE, "name": data["metadata"]["name"]}
@@ -100,7 +103,7 @@ def api(kubectl: Kubectl) -> Kubectl:
     """kubectl, with the definitions installed and a namespace for what the tests write and remove."""
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", objects=[*definitions(), space])
-    names = [f"crd/{plural}.{resources.GROUP}" for plural in PLURALS.values()]
+    names = [f"crd/{plural}.{GROUP}" for plural in PLURALS.values()]
     kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return kubectl
 
@@ -118,11 +121,26 @@ def _created(api: Kubectl, request: pytest.FixtureRequest, data: Object) -> Obje
 def test_the_definitions_are_those_of_the_code() -> None:
     found = {d["spec"]["names"]["kind"]: d for d in definitions()}
     assert {kind: d["spec"]["names"]["plural"] for kind, d in found.items()} == PLURALS
-    assert {(d["spec"]["group"], v["name"]) for d in found.values() for v in d["spec"]["versions"]} == {
-        (resources.GROUP, resources.VERSION)
+    assert {(d["spec"]["group"], v["name"]) for d in found.values() for v in d["spec"]["versions"]} == {(GROUP, VERSION)}
+    paths = (ADDRESS_SET.path(), COMPILED_POLICY.path(), NODE_REPORT.path())
+    assert [f"/apis/{NODE_REPORT.api_version}/{plural}" for plural in PLURALS.values()] == list(paths)
+    names = {k: d["spec"]["names"] for k, d in found.items()}
+    assert {k: (n["listKind"], n["shortNames"]) for k, n in names.items()} == {
+        k.kind: (k.list_kind, [k.short]) for k in kinds.OURS
     }
-    paths = (resources.ADDRESS_SETS, resources.COMPILED_POLICIES, resources.NODE_REPORTS)
-    assert [f"/apis/{resources.API_VERSION}/{plural}" for plural in PLURALS.values()] == list(paths)
+    assert {k: d["spec"]["scope"] == "Namespaced" for k, d in found.items()} == {k.kind: k.namespaced for k in kinds.OURS}
+
+
+TABLE = [kind for kind in vars(kinds).values() if isinstance(kind, Kind)]
+
+
+@pytest.mark.parametrize("kind", TABLE, ids=[kind.kind for kind in TABLE])
+def test_the_table_of_kinds_is_the_api_servers(api: Kubectl, kind: Kind) -> None:
+    root = kind.path().rpartition("/")[0]
+    found = {r["name"]: r for r in json.loads(api("get", "--raw", root))["resources"]}[kind.plural]
+    assert (found["kind"], found["namespaced"], found.get("shortNames", [])) == (
+        kind.kind, kind.namespaced, [kind.short] if kind.short else [],
+    )  # fmt: skip
 
 
 def test_every_field_is_typed_and_described_and_nothing_else_is_kept() -> None:
@@ -150,7 +168,7 @@ def test_every_field_is_typed_and_described_and_nothing_else_is_kept() -> None:
 
 def test_the_definitions_are_established_and_structural(api: Kubectl) -> None:
     for plural in PLURALS.values():
-        status = json.loads(api("get", f"crd/{plural}.{resources.GROUP}", "-o", "json"))["status"]
+        status = json.loads(api("get", f"crd/{plural}.{GROUP}", "-o", "json"))["status"]
         conditions = {c["type"]: c["status"] for c in status["conditions"]}
         assert conditions == {"Established": "True", "NamesAccepted": "True"}, plural
 
@@ -293,7 +311,7 @@ def test_one_word_lists_all_of_npctls_resources(api: Kubectl, request: pytest.Fi
     for kind in PLURALS:
         _created(api, request, _example(kind))
     names = set(api("get", "npctl", "-n", NAMESPACE, "-o", "name").split())
-    expected = {f"{kind.lower()}.{resources.GROUP}/{_example(kind)['metadata']['name']}" for kind in PLURALS}
+    expected = {f"{kind.lower()}.{GROUP}/{_example(kind)['metadata']['name']}" for kind in PLURALS}
     assert expected <= names
 
 

@@ -10,7 +10,7 @@ import pytest
 from cluster_api import Cluster
 from ground_api import IN_FORCE, NODES, Ground, allow, pod, policy, space
 from ir_api import see_ir
-from netpol_api.resources import bucket, span_label
+from netpol_api.spans import bucket, span_label
 from probes_api import Probes
 from programs_api import STARTED, Programs
 

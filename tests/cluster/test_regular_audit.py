@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import kopf
 import pytest
 
 from cluster_api import Cluster, nodes
-from netpol_api import resources
+from netpol_api.api_objects import Json
+from netpol_api.compiled_policy import compiled_policy_path
+from netpol_api.spans import bucket
 from netpol_compiler.model.objects import Key
 from netpol_kube.credentials import from_kubeconfig
 from netpol_operator.cluster import ClusterOperator, OperatorOptions
@@ -23,7 +24,6 @@ from until import until_async
 
 LIMIT = 30.0
 NODES = ("172.31.7.111", "172.31.7.112")
-Json = dict[str, Any]
 
 
 def pod(name: str, node: str) -> Json:
@@ -65,7 +65,7 @@ def test_a_change_is_published_while_everything_is_compared(
 
     async def scenario() -> None:
         async with running(lab) as operator:
-            publisher, path = operator.publisher, resources.compiled_policy_path(Key("default", "late"))
+            publisher, path = operator.publisher, compiled_policy_path(Key("default", "late"))
             for number in range(60):
                 operator.feed.on_update("NetworkPolicy", policy(f"p{number}"))
             await until(
@@ -83,17 +83,17 @@ def test_a_change_is_published_while_everything_is_compared(
 
 def test_it_takes_back_the_labels_of_nodes_that_need_an_object_no_more(start_api: Callable[..., Cluster]) -> None:
     lab = start_api(objects=[*nodes(111, 112), *(pod(f"p{i}", node) for i, node in enumerate(NODES))])
-    both = frozenset(map(resources.bucket, NODES))
+    both = frozenset(map(bucket, NODES))
 
     async def scenario() -> None:
         async with running(lab) as operator:
-            observed, path = operator.publisher.observed, resources.compiled_policy_path(Key("default", "all"))
+            observed, path = operator.publisher.observed, compiled_policy_path(Key("default", "all"))
             operator.feed.on_update("NetworkPolicy", policy("all"))
             await until(lambda: path in observed.objects and observed.objects[path].span == both, "published for both nodes")
             operator.feed.on_delete("Pod", "default", "p1")
             await until(lambda: not operator.publisher.queue.backlog, "the pod that is gone has been taken in")
             assert observed.objects[path].span == both
             operator.publisher.compare_gradually()
-            await until(lambda: observed.objects[path].span == {resources.bucket(NODES[0])}, "the label is taken back")
+            await until(lambda: observed.objects[path].span == {bucket(NODES[0])}, "the label is taken back")
 
     asyncio.run(scenario())

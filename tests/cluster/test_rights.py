@@ -13,7 +13,7 @@ import pytest
 
 from chart import NAMESPACE, RIGHTS, Object, definitions, of_kind, rendered
 from kubectl import Kubectl
-from netpol_api import resources
+from netpol_api.kinds import NODE_REPORT
 
 ACCOUNTS = {who: f"system:serviceaccount:{NAMESPACE}:npctl-{who}" for who in ("operator", "agent")}
 PERSON = "person-who-looks"
@@ -201,7 +201,7 @@ def _report(node: str) -> Object:
         "repairs": 0,
         "connectionsCut": 0,
     }
-    return {"apiVersion": resources.API_VERSION, "kind": "NodeReport", "metadata": {"name": node}, "status": status}
+    return {"apiVersion": NODE_REPORT.api_version, "kind": "NodeReport", "metadata": {"name": node}, "status": status}
 
 
 def _changed(report: Object) -> Object:

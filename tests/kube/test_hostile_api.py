@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile import assert_linear, spoiled, spoiled_json
-from netpol_api.resources import span_of, version_number
+from netpol_api.api_objects import version_number
+from netpol_api.spans import span_of
 from netpol_kube import client, reflector
 from netpol_kube.credentials import Credentials
 from npctl.cluster.api import BUSY_TRIES, Api

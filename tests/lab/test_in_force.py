@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from netpol_api import resources
+from netpol_api import node_report
+from netpol_api.address_set import address_set_object
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.spans import bucket
 from netpol_compiler.model.objects import Cluster, Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.pipeline import compile_cluster
@@ -49,11 +52,11 @@ def reading() -> Reading:
         {NODE: parse_node(node)[0]},  # type: ignore[dict-item]
     )
     ir = compile_cluster(cluster)
-    compiled = resources.compiled_policy_object(ir.policies[POLICY], 3, {})
-    span = [resources.bucket(NODE)]
-    sets = [versioned(resources.address_set_object(wire.slice_to_wire(s, 0, 1, s.members), span), 20) for s in ir.sets.values()]
+    compiled = compiled_policy_object(ir.policies[POLICY], 3, {})
+    span = [bucket(NODE)]
+    sets = [versioned(address_set_object(wire.slice_to_wire(s, 0, 1, s.members), span), 20) for s in ir.sets.values()]
     policies = {str(POLICY): ir.policies[POLICY].digest}
-    status = {"schema": resources.NODE_REPORT_SCHEMA, "policies": policies, "inSync": True}
+    status = {"schema": node_report.SCHEMA, "policies": policies, "inSync": True}
     report = {"metadata": {"name": NODE}, "status": status}
     return Reading(
         (node,), (namespace,), pods, (policy,), (compiled,), tuple(sets), (report,), {NODE: {"pods": 11, "addressSets": 20}}
@@ -80,14 +83,16 @@ def test_everything_up_to_date_is_in_force(reading: Reading) -> None:
 
 
 def test_a_policy_that_is_not_published_or_older(reading: Reading) -> None:
-    assert words(replace(reading, compiled=())) == "operator has not published NetworkPolicy web/only-friends"
-    for field, value in (("uid", "uid-of-its-forerunner"), ("sourceGeneration", 2)):
-        older = changed(reading.compiled, "spec", field, value=value)
-        assert words(replace(reading, compiled=older)) == "operator has published an older NetworkPolicy web/only-friends"
+    assert words(replace(reading, compiled=())) == "operator NetworkPolicy web/only-friends: not compiled yet"
+    earlier = "compiled from an earlier policy of this name (uid uid-of-its-forerunner; it is now uid-12)"
+    older = "compiled at generation 2; the policy is at 3"
+    for field, value, why in (("uid", "uid-of-its-forerunner", earlier), ("sourceGeneration", 2, older)):
+        compiled = changed(reading.compiled, "spec", field, value=value)
+        assert words(replace(reading, compiled=compiled)) == f"operator NetworkPolicy web/only-friends: {why}"
 
 
 def test_a_policy_that_is_gone_and_still_published(reading: Reading) -> None:
-    assert words(replace(reading, policies=())) == "operator still publishes NetworkPolicy web/only-friends, which is gone"
+    assert words(replace(reading, policies=())) == "operator NetworkPolicy web/only-friends: its CompiledPolicy is still there"
 
 
 def test_a_set_that_lacks_a_pod(reading: Reading) -> None:
@@ -99,24 +104,24 @@ def test_a_set_that_lacks_a_pod(reading: Reading) -> None:
 
 
 def test_a_node_without_the_policy_or_without_a_report(reading: Reading) -> None:
-    assert words(replace(reading, reports=())) == "agent-n1 has not reported yet"
-    for policies in ({}, {str(POLICY): "another digest"}):
+    assert words(replace(reading, reports=())) == "agent-n1 no agent has reported"
+    earlier = {str(POLICY): "another digest"}
+    for policies, why in (({}, "not in force there yet"), (earlier, "it has an earlier version in force")):
         reports = changed(reading.reports, "status", "policies", value=policies)
-        assert words(replace(reading, reports=reports)) == "agent-n1 has not put NetworkPolicy web/only-friends in force"
+        assert words(replace(reading, reports=reports)) == f"agent-n1 NetworkPolicy web/only-friends: {why}"
 
 
 def test_a_report_of_another_schema_is_not_taken_for_one_of_ours(reading: Reading) -> None:
-    newer = resources.NODE_REPORT_SCHEMA + 1
+    newer = node_report.SCHEMA + 1
     reports = changed(reading.reports, "status", "schema", value=newer)
-    assert (
-        words(replace(reading, reports=reports)) == f"agent-n1 reports in schema {newer}, and this lab reads schema {newer - 1}"
-    )
+    found = words(replace(reading, reports=reports))
+    assert found == f"agent-n1 its report has schema {newer}, and this npctl reads schema {newer - 1}"
 
 
 def test_a_node_that_still_has_a_policy_of_the_past(reading: Reading) -> None:
     policies = {**reading.reports[0]["status"]["policies"], "web/gone": "digest"}
     reports = changed(reading.reports, "status", "policies", value=policies)
-    assert words(replace(reading, reports=reports)) == "agent-n1 still has NetworkPolicy web/gone in force"
+    assert words(replace(reading, reports=reports)) == "agent-n1 NetworkPolicy web/gone: still in force there"
 
 
 def test_an_agent_that_has_not_seen_the_newest_pods_or_sets(reading: Reading) -> None:

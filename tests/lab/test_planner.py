@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import parse_address
 from netpol_compiler.model.objects import Key
 from netpol_lab.kubelet.desired_state import DesiredState, ObservedObjects, PlanContext
@@ -22,7 +23,6 @@ from netpol_manifests.world import ObjectId
 from search import searched
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-Json = dict[str, Any]
 API = parse_address("172.31.7.100"), 6443
 
 

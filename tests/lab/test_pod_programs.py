@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import parse_address
 from netpol_lab.errors import LabError
 from netpol_lab.kubelet import pod_status
@@ -14,7 +15,6 @@ from netpol_lab.kubelet.desired_state import PlacedPod
 from netpol_lab.kubelet.pod_container import program_container, read_program
 from netpol_lab.topology.model import LabNode
 
-Json = dict[str, Any]
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
 
 

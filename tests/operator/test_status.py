@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netpol_api.resources import NODE_REPORT_SCHEMA
+from netpol_api import node_report
 from netpol_compiler.model.objects import Key
 from netpol_kube.client import Json
 from netpol_operator.publishing.status import ReportSink
@@ -15,7 +15,7 @@ def report(schema: object) -> Json:
 def test_a_report_is_counted_only_while_its_schema_is_the_one_we_read() -> None:
     changed: list[Key] = []
     sink = ReportSink(changed.append, lambda: None)
-    for schema, in_force in ((NODE_REPORT_SCHEMA, {"a/p": "d1"}), (NODE_REPORT_SCHEMA + 1, {}), (None, {})):
+    for schema, in_force in ((node_report.SCHEMA, {"a/p": "d1"}), (node_report.SCHEMA + 1, {}), (None, {})):
         sink.put(report(schema))
-        assert sink.in_force == {"n1": in_force}
+        assert {name: found.in_force for name, found in sink.reports.items()} == {"n1": in_force}
     assert changed == [Key("a", "p")] * 2

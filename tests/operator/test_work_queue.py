@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders import key
-from netpol_api import resources
+from netpol_api.compiled_policy import compiled_policy_path
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans
 from netpol_operator.inputs.feed import Feed
@@ -36,7 +36,7 @@ def observed(*items: Item) -> ObservedIR:
     found = ObservedIR(lambda path, data: None)
     for item in items:
         assert not isinstance(item, str)
-        found.on_update(resources.compiled_policy_path(item), {"metadata": {"uid": "u", "resourceVersion": "1"}})
+        found.on_update(compiled_policy_path(item), {"metadata": {"uid": "u", "resourceVersion": "1"}})
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from cluster_api import Cluster as ClusterApi
 from ir_api import Document, wire_fields
-from netpol_api.resources import ADDRESS_SETS, COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, PODS
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, NAMESPACE, NETWORK_POLICY, POD
 from netpol_compiler.model.kinds import Protocol
 from netpol_compiler.model.objects import Cluster, Connection, Key, Pod
 from netpol_compiler.policy import wire
@@ -33,7 +33,12 @@ from netpol_kube.client import ApiClient, KubeError
 from netpol_kube.credentials import from_kubeconfig
 from netpol_kube.reflector import Identity, identity_of
 
-FOLLOWED = {"AddressSet": ADDRESS_SETS, "CompiledPolicy": COMPILED_POLICIES, "NetworkPolicy": NETWORK_POLICIES, "Pod": PODS}
+FOLLOWED = {
+    "AddressSet": ADDRESS_SET.path(),
+    "CompiledPolicy": COMPILED_POLICY.path(),
+    "NetworkPolicy": NETWORK_POLICY.path(),
+    "Pod": POD.path(),
+}
 Members = frozenset[str]
 
 
@@ -76,7 +81,7 @@ class History:
 
     async def _begin(self) -> None:
         self._client = ApiClient(from_kubeconfig(self._cluster.kubeconfig), "history")
-        self._namespaces = [item async for page in self._client.pages(NAMESPACES) for item in page.items]
+        self._namespaces = [item async for page in self._client.pages(NAMESPACE.path()) for item in page.items]
         for kind, path in FOLLOWED.items():
             version = ""
             async for page in self._client.pages(path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_api import Cluster
-from netpol_api import resources
+from netpol_api.spans import bucket, span_of
 from netpol_compiler.model.objects import Cluster as Objects
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy import wire
@@ -143,16 +143,16 @@ def _span_gaps(reading: Reading) -> Iterator[str]:
         for name in policy.set_names:
             needs.setdefault(name, set()).update(p.node for p in local if policy.pod_selector.matches(p.labels))
     for item in reading.of("AddressSet"):
-        there = resources.span_of(item["metadata"].get("labels") or {})
+        there = span_of(item["metadata"].get("labels") or {})
         for node in needs.get(item["spec"]["name"], ()):
-            if resources.bucket(node) not in there:
+            if bucket(node) not in there:
                 yield f"set {item['metadata']['name']}: node {node} needs it and is not in its span"
 
 
 def _missing(name: str, item: Document, pods: Iterable[Pod]) -> Iterator[str]:
-    there = resources.span_of(item["metadata"].get("labels") or {})
+    there = span_of(item["metadata"].get("labels") or {})
     for node in sorted({pod.node for pod in pods}):
-        if resources.bucket(node) not in there:
+        if bucket(node) not in there:
             yield f"{name}: node {node} runs a pod of its namespace and is not in its span"
 
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cluster_api import Cluster
-from netpol_api.resources import API_VERSION, compiled_policy_object
+from netpol_api.compiled_policy import compiled_policy_object
+from netpol_api.kinds import NODE_REPORT
 from netpol_compiler.policy.translate import translate
 from netpol_compiler.reading.objects import parse_policy
 
@@ -88,7 +89,7 @@ def report(cluster: Cluster, node: str, policies: Mapping[str, str] | None = Non
         "connectionsCut": 0,
         **status,
     }
-    body = {"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": node}, "status": full}
+    body = {"apiVersion": NODE_REPORT.api_version, "kind": "NodeReport", "metadata": {"name": node}, "status": full}
     # A report is replaced as a whole: what `apply` merges would keep policies that are gone.
     cluster.run("delete", "nodereport", node, "--ignore-not-found")
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(body))

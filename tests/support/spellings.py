@@ -14,12 +14,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from draws import below, booleans, pick
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import Address, Network
 from netpol_compiler.model.kinds import DIRECTIONS, Direction, Protocol
 from netpol_compiler.model.objects import IPBlock, NamedPort, Peer, Policy, Port, Rule
 from netpol_compiler.model.selectors import Operator, Requirement, Selector
 
-Json = dict[str, Any]
 PEERS = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 NONSENSE: tuple[Any, ...] = (True, 3.5, "Nonsense!", [["nonsense"]], {"newField": 1})
 """Not understood wherever it stands in a spec, instead of a mapping, a list, a text or a number."""

@@ -7,16 +7,15 @@ list of what is told of these. Few names, so that they are changed, deleted and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hypothesis import strategies as st
 
 from draws import below, pick
 from generators import namespaces, pods, policies
+from netpol_api.api_objects import Json
 from netpol_compiler.model.objects import Labels, Namespace, Pod, Policy
 from spellings import manifests, writable
 
-Json = dict[str, Any]
 Identity = tuple[str, str, str]
 """Kind, namespace, name."""
 

@@ -22,24 +22,17 @@ from netpol_agent.inputs.mailbox import Mailbox
 from netpol_agent.inputs.node_inputs import NodeInputs
 from netpol_agent.inputs.source import Delta
 from netpol_agent.threads.background import Background
-from netpol_api.resources import (
-    ADDRESS_SETS,
-    COMPILED_POLICIES,
-    PODS,
-    SET_LABEL,
-    bucket,
-    compiled_policies_path,
-    compiled_policy_path,
-    span_label,
-    version_number,
-)
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import Json, version_number
+from netpol_api.compiled_policy import compiled_policy_path
+from netpol_api.kinds import ADDRESS_SET, COMPILED_POLICY, POD
+from netpol_api.spans import bucket, span_label
 from netpol_compiler.model.objects import Key
 from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Reflector
 
 log = logging.getLogger("agent")
 
-Json = dict[str, Any]
 
 WATCH_CHECK_SECONDS = 1.0
 """Between two looks at how the watches stand; their events are handled at once."""
@@ -73,12 +66,12 @@ class ApiSource:
         """Policies that are asked for by name."""
         of_node, of_bucket = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
         soon = self._settle_soon
-        self._pods = Reflector(client, PODS, _Sink(self._put_pod, self._delete_pod), of_node, on_listed=soon)
+        self._pods = Reflector(client, POD.path(), _Sink(self._put_pod, self._delete_pod), of_node, on_listed=soon)
         """Brings the pods of this node."""
         policies, sets = _Sink(self._put_policy, self._unwatch_policy), _Sink(self._put_set, self._unwatch_set)
-        self._policies = Reflector(client, COMPILED_POLICIES, policies, of_bucket, on_listed=self._policies_listed)
+        self._policies = Reflector(client, COMPILED_POLICY.path(), policies, of_bucket, on_listed=self._policies_listed)
         """Brings the policies that carry the label of this node's bucket."""
-        self._sets = Reflector(client, ADDRESS_SETS, sets, of_bucket, on_listed=soon)
+        self._sets = Reflector(client, ADDRESS_SET.path(), sets, of_bucket, on_listed=soon)
         """Brings the slices of sets that carry the label of this node's bucket."""
 
     def start(self) -> None:
@@ -185,7 +178,7 @@ class ApiSource:
 
     async def _fetch(self, name: str) -> None:
         """All slices of a set, whatever their labels."""
-        found = await self._all_pages(f"fetching set {name}", ADDRESS_SETS, labelSelector=f"{SET_LABEL}={name}")
+        found = await self._all_pages(f"fetching set {name}", ADDRESS_SET.path(), labelSelector=f"{SET_LABEL}={name}")
         if found is None:
             self._inputs.sets.fetch_failed(name, RETRY_SECONDS, self._now)
         else:
@@ -194,7 +187,7 @@ class ApiSource:
 
     async def _list_namespace(self, namespace: str) -> None:
         """All policies of a namespace, whatever their labels."""
-        found = await self._all_pages(f"listing the policies of namespace {namespace}", compiled_policies_path(namespace))
+        found = await self._all_pages(f"listing the policies of namespace {namespace}", COMPILED_POLICY.path(namespace))
         if found is None:
             self._inputs.namespaces.failed(namespace, RETRY_SECONDS, self._now)
         else:

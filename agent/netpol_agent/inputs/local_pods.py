@@ -105,4 +105,4 @@ class LocalPods:
 
 def is_live(pod: Pod | None) -> bool:
     """Whether policies are about this pod, or will be as soon as it has an address."""
-    return pod is not None and not pod.host_network and pod.phase not in ("Succeeded", "Failed")
+    return pod is not None and pod.is_live

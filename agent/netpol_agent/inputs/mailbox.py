@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from netpol_agent.inputs.source import Delta
 from netpol_agent.threads.wakeup import Wakeup
-from netpol_api.resources import version_number
+from netpol_api.api_objects import version_number
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
 

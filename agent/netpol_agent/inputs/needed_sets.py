@@ -18,7 +18,8 @@ from enum import Enum
 
 from netpol_agent.inputs.input_problems import InputProblems
 from netpol_agent.inputs.mailbox import Mailbox
-from netpol_agent.inputs.set_cache import Json, SetCache
+from netpol_agent.inputs.set_cache import SetCache
+from netpol_api.api_objects import JsonView
 from netpol_api.compiled_policy import PublishedPolicy
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.ir import AddressSet
@@ -102,7 +103,7 @@ class NeededSets:
 
     # -- what comes in ---------------------------------------------------------------------------------
 
-    def put(self, data: Json, now: float) -> None:
+    def put(self, data: JsonView, now: float) -> None:
         """One slice, from the watch."""
         self._changed.add(self._cache.put(data, now))
 
@@ -112,7 +113,7 @@ class NeededSets:
         if name is not None:
             self._changed.add(name)
 
-    def fetched(self, name: str, items: Iterable[Json], version: int, now: float) -> None:
+    def fetched(self, name: str, items: Iterable[JsonView], version: int, now: float) -> None:
         """All slices of a set, as of resourceVersion `version`."""
         self.fetches.answered(name)
         if name in self.users:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
-from typing import Any
 
 from netpol_agent.inputs.input_problems import InputProblems
 from netpol_agent.inputs.local_pods import LocalPods, NamespaceChange, is_live
@@ -26,12 +25,11 @@ from netpol_agent.inputs.namespace_lists import NEVER, UNKNOWN, NamespaceLists, 
 from netpol_agent.inputs.needed_sets import NeededSets
 from netpol_agent.inputs.policy_cache import PolicyCache
 from netpol_agent.inputs.policy_handover import PolicyHandover
+from netpol_api.api_objects import JsonView, version_number
 from netpol_api.compiled_policy import PublishedPolicy
-from netpol_api.resources import span_of, version_number
+from netpol_api.spans import span_of
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.reading.objects import parse_pod
-
-Json = Mapping[str, Any]
 
 START_WAIT_SECONDS = 5.0
 """For all sets together, before an agent that has just started takes over."""
@@ -76,7 +74,7 @@ class NodeInputs:
 
     # -- what comes in ---------------------------------------------------------------------------------
 
-    def put_pod(self, data: Json, now: float) -> None:
+    def put_pod(self, data: JsonView, now: float) -> None:
         pod, rejected = parse_pod(data)
         what = f"pod {data['metadata'].get('namespace')}/{data['metadata'].get('name')}"
         self.problems.clear(what)
@@ -91,7 +89,7 @@ class NodeInputs:
         if old is not None:
             self._select_pod(old, None, now)
 
-    def put_policy(self, data: Json, now: float) -> None:
+    def put_policy(self, data: JsonView, now: float) -> None:
         key = self._policies.put(data, now)
         if key is not None:
             self._select_policy(key)
@@ -116,7 +114,7 @@ class NodeInputs:
             missed = any(key not in there for key in self._policies.versions(namespace))
             self.namespaces.policy_deleted(namespace, now, missed)
 
-    def namespace_listed(self, namespace: str, items: Iterable[Json], version: int, now: float) -> None:
+    def namespace_listed(self, namespace: str, items: Iterable[JsonView], version: int, now: float) -> None:
         """All policies of a namespace that `namespaces` asked for, as of resourceVersion `version`."""
         policies = list(items)
         labelled = all(self._bucket in span_of(p["metadata"].get("labels") or {}) for p in policies)

@@ -17,15 +17,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from netpol_agent.inputs.input_problems import InputProblems
-from netpol_api.compiled_policy import PublishedPolicy, SpecVersion, key_of, published_spec, read_spec, spec_version
-from netpol_api.resources import version_number
+from netpol_api.api_objects import JsonView, key_of, version_number
+from netpol_api.compiled_policy import PublishedPolicy, SpecVersion, published_spec, read_spec, spec_version
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
-
-Json = Mapping[str, Any]
 
 
 class Reading(Enum):
@@ -67,7 +64,7 @@ class PolicyCache:
 
     # -- what comes in ---------------------------------------------------------------------------------
 
-    def put(self, data: Json, now: float) -> Key | None:
+    def put(self, data: JsonView, now: float) -> Key | None:
         """A policy as the API has it. Returns its key, or None when nothing changed but its status, or it is older than ours."""
         key, version = key_of(data), version_number(data["metadata"].get("resourceVersion"))
         if version:

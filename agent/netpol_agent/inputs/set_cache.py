@@ -8,17 +8,16 @@ understood keeps its last good state.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from netpol_agent.inputs.input_problems import InputProblems
-from netpol_api.resources import SET_LABEL, document_of, version_number
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import JsonView, document_of, version_number
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet
 from netpol_compiler.policy.slices import set_of_slice
-
-Json = Mapping[str, Any]
 
 SLICE_GRACE_SECONDS = 1.0
 """For which a set may lack a slice before that is a problem: slices are written one after the other."""
@@ -71,7 +70,7 @@ class SetCache:
 
     # -- what comes in ---------------------------------------------------------------------------------
 
-    def put(self, data: Json, now: float, watched: bool = True) -> str:
+    def put(self, data: JsonView, now: float, watched: bool = True) -> str:
         """One slice as the API has it. Returns the set's name."""
         metadata = data["metadata"]
         object_name = str(metadata["name"])
@@ -111,7 +110,7 @@ class SetCache:
                 cached.slices[object_name].watched = False
         return name
 
-    def fetched(self, name: str, items: Iterable[Json], version: int, now: float) -> None:
+    def fetched(self, name: str, items: Iterable[JsonView], version: int, now: float) -> None:
         """All slices that the API has of one set, at `version`."""
         cached = self._sets.setdefault(name, _CachedSet())
         there = set()
@@ -182,7 +181,7 @@ class SetCache:
         cached.good = parts[0] if count == 1 else _merged(parts)
 
 
-def _checked_slice(data: Json, name: str) -> tuple[int, int, bytes]:
+def _checked_slice(data: JsonView, name: str) -> tuple[int, int, bytes]:
     """Index, count and spec of a slice of set `name`. Raises WireError or KeyError."""
     document = document_of(data)
     index, count = document["slice"], document["slices"]

@@ -1,5 +1,8 @@
 """Which policies are in force on this node: what `npctl wait` waits for.
 
+Not the question of `netpol_api.in_force`, which compares the nodes' answers with what was compiled: only the agent knows what its
+kernel has.
+
 In: the compiler and the dataplane after a sync. Out: the digest of each policy that selects a live pod here and whose rules the
 kernel has. A policy that waits for a set, or one of whose chains or sets could not be written, is left out, or is there with
 the version that is in force.
@@ -22,7 +25,7 @@ def policies_in_force(compiler: NodeCompiler, behind: Behind) -> dict[str, str]:
     chosen: set[Key] = set()
     late: set[Key] = set(compiler.incomplete)
     for pod in compiler.pods.values():
-        if _live(pod):
+        if pod.is_live:
             policies = compiler.policies_of(pod.key)
             chosen |= policies
             if behind and policies and _lacks(compiler, pod, behind):
@@ -40,8 +43,3 @@ def _lacks(compiler: NodeCompiler, pod: Pod, behind: Behind) -> bool:
         ):
             return True
     return False
-
-
-def _live(pod: Pod) -> bool:
-    """Whether policies are about this pod, or will be as soon as it has an address: those whom the operator counts."""
-    return not pod.host_network and pod.phase not in ("Succeeded", "Failed")

@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from netpol_agent.reporting.agent_report import AgentReport
-from netpol_api.resources import API_VERSION, NODE_REPORT_SCHEMA, NODE_REPORTS, NODES, node_report_path
+from netpol_api import times
+from netpol_api.api_objects import Json
+from netpol_api.kinds import NODE, NODE_REPORT
+from netpol_api.node_report import AgentPod, Failure, NodeReport, node_report_object, node_report_path, owner_reference, status_of
 from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("agent")
-
-Json = dict[str, Any]
 
 HEARTBEAT_SECONDS = 60.0
 """Between two writes at most."""
@@ -32,19 +30,6 @@ INCOMPLETE_GRACE_SECONDS = 10.0
 """Until an agent that has just started, and whose inputs do not become complete, reports that."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
 """Between two tries to write; doubled each time."""
-MOST = 30
-"""Failures and problems in one report at most; `failureCount` counts them all."""
-LONGEST = 1000
-"""Characters of one of them at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentPod:
-    """Where the agent can be asked for what its kernel has, through the API server's proxy."""
-
-    namespace: str
-    pod: str
-    port: int
 
 
 class NodeReporter:
@@ -98,7 +83,7 @@ class NodeReporter:
                 continue
             self._due.clear()
             try:
-                await self._put(self._status(self._latest))
+                await self._put(node_report(self._latest, self._version, self._pod))
             except KubeError as error:
                 self._failed(str(error))
                 self._due.set()
@@ -114,65 +99,48 @@ class NodeReporter:
             log.warning("writing this node's report: %s", words)
         self.problem = words
 
-    async def _put(self, status: Json) -> None:
+    async def _put(self, report: NodeReport) -> None:
         """Replace the whole status, which a JSON patch does without knowing what is there."""
-        operations: list[Json] = [{"op": "add", "path": "/status", "value": status}]
+        operations: list[Json] = [{"op": "add", "path": "/status", "value": status_of(report)}]
         if not self._owned:
-            owners = [await self._owner()]
+            owners = [owner_reference(self._node, await self._node_uid())]
             operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": owners})
         try:
             await self._client.patch(node_report_path(self._node), operations, kind="json")
         except ApiError as error:
             if not error.is_not_found:
                 raise
-            await self._create(status)
+            # There is none, perhaps because the Node was replaced by another of its name: its uid is asked for anew.
+            self._owned = False
+            await self._client.create(NODE_REPORT.path(), node_report_object(report, await self._node_uid()))
         self._owned = True
 
-    async def _create(self, status: Json) -> None:
-        # There is none, perhaps because the Node was replaced by another of its name: its uid is asked for anew.
-        metadata = {"name": self._node, "ownerReferences": [await self._owner()]}
-        self._owned = False
-        await self._client.create(
-            NODE_REPORTS, {"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": metadata, "status": status}
-        )
-
-    async def _owner(self) -> Json:
+    async def _node_uid(self) -> str:
         """Raises ApiError when there is no Node: then there is no report either, because nobody would remove it."""
-        node = await self._client.get(f"{NODES}/{self._node}")
-        return {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
-
-    def _status(self, report: AgentReport) -> Json:
-        where = {"namespace": self._pod.namespace, "pod": self._pod.pod, "port": self._pod.port} if self._pod else None
-        return {
-            "schema": NODE_REPORT_SCHEMA,
-            "node": self._node,
-            "version": self._version,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **({"agent": where} if where else {}),
-            **status_of(report),
-        }
+        return str((await self._client.get(NODE.path(name=self._node)))["metadata"]["uid"])
 
 
-def status_of(report: AgentReport) -> Json:
-    """The part of a NodeReport's status that the agent's own report gives."""
-    failures = [{"what": f.what, "text": f.text[:LONGEST], "error": f.error[:LONGEST]} for f in report.failures[:MOST]]
-    more = [f"and {len(report.problems) - MOST} problems more"] if len(report.problems) > MOST else []
-    return {
-        "backend": report.backend.value,
-        "families": [int(f) for f in report.families],
-        "inSync": report.in_sync,
-        "complete": report.complete,
-        "revisions": {kind: report.revisions.get(kind, "") for kind in ("pods", "addressSets", "compiledPolicies")},
-        "policies": dict(report.policies),
-        "policyCount": len(report.policies),
-        "failures": failures,
-        "failureCount": len(report.failures),
-        "problems": [p[:LONGEST] for p in report.problems[:MOST]] + more,
-        "sizes": report.sizes,
-        "syncs": report.syncs,
-        "repairs": report.repairs,
-        "connectionsCut": report.cut,
-    }
+def node_report(report: AgentReport, version: str, pod: AgentPod | None) -> NodeReport:
+    """What the API's readers are told of the agent's own report, as of now."""
+    return NodeReport(
+        node=report.node,
+        policies=report.policies,
+        in_sync=report.in_sync,
+        complete=report.complete,
+        time=times.now(),
+        version=version,
+        backend=report.backend.value,
+        families=tuple(int(f) for f in report.families),
+        revisions=report.revisions,
+        agent=pod,
+        sizes=report.sizes,
+        failures=tuple(Failure(f.what, f.text, f.error) for f in report.failures),
+        failure_count=len(report.failures),
+        problems=report.problems,
+        syncs=report.syncs,
+        repairs=report.repairs,
+        connections_cut=report.cut,
+    )
 
 
 def _matters(report: AgentReport) -> tuple[Mapping[str, str], tuple[object, ...]]:

@@ -15,6 +15,8 @@ from netpol_compiler.model.kinds import Direction, Protocol
 from netpol_compiler.model.selectors import EVERYTHING, Selector
 
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+TERMINAL_PHASES = ("Succeeded", "Failed")
+"""Phases of a pod whose containers have all ended and stay so."""
 
 
 class Key(NamedTuple):
@@ -135,7 +137,7 @@ class Pod:
 
         A pod of the host's network is its node's address; one that has completed is nobody.
         """
-        return not self.host_network and self.phase not in ("Succeeded", "Failed")
+        return not self.host_network and self.phase not in TERMINAL_PHASES
 
     @property
     def is_endpoint(self) -> bool:

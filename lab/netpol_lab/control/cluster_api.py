@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from netpol_api import kinds
+from netpol_api.kinds import Kind
 from netpol_kube.client import ApiClient
 from netpol_kube.errors import ApiError, KubeError
 from netpol_lab.errors import LabError, LabTimeout
@@ -19,31 +21,8 @@ MANAGER = "npctl-lab"
 Object = Mapping[str, Any]
 _FIRST = ("CustomResourceDefinition", "Namespace", "PriorityClass", "ServiceAccount", "ConfigMap", "Secret", "Node")
 _POLL = 0.05
-GET_KINDS = {
-    "Node": "v1",
-    "Namespace": "v1",
-    "Pod": "v1",
-    "Service": "v1",
-    "NetworkPolicy": "networking.k8s.io/v1",
-    "Deployment": "apps/v1",
-    "ReplicaSet": "apps/v1",
-    "StatefulSet": "apps/v1",
-    "DaemonSet": "apps/v1",
-    "Job": "batch/v1",
-}
+GET_KINDS = {kind.kind: kind.api_version for kind in kinds.USED}
 """What `get` without a kind lists: the kinds that a lab without an API server holds."""
-
-
-class Resource(NamedTuple):
-    """Where objects of one kind are: `root` is /api/v1 or /apis/GROUP/VERSION."""
-
-    root: str
-    plural: str
-    namespaced: bool
-
-    def path(self, namespace: str = "", name: str = "") -> str:
-        place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
-        return f"{self.root}{place}/{self.plural}{f'/{name}' if name else ''}"
 
 
 class ClusterApi:
@@ -51,17 +30,19 @@ class ClusterApi:
 
     def __init__(self, client: ApiClient) -> None:
         self.client = client
-        self._known: dict[tuple[str, str], Resource] = {}
+        self._known: dict[tuple[str, str], Kind] = {}
 
-    async def resource(self, api_version: str, kind: str) -> Resource:
+    async def resource(self, api_version: str, kind: str) -> Kind:
         """Where objects of a kind are. Raises LabError for one that the server does not know."""
         found = self._known.get((api_version, kind))
         if found is None:
-            root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-            listing = await self.client.find(root) or {}
+            group, _, version = api_version.rpartition("/")
+            listing = await self.client.find(f"/apis/{api_version}" if group else f"/api/{api_version}") or {}
             for item in listing.get("resources") or ():
                 if "/" not in item["name"]:
-                    self._known[api_version, item["kind"]] = Resource(root, item["name"], bool(item["namespaced"]))
+                    self._known[api_version, item["kind"]] = Kind(
+                        group, version, item["kind"], item["name"], bool(item["namespaced"])
+                    )
             found = self._known.get((api_version, kind))
         if found is None:
             raise LabError(f"the API server knows no {kind} of {api_version}")
@@ -80,7 +61,7 @@ class ClusterApi:
             actions.append(await self._apply(resource, namespace, name, data, manager))
         return actions
 
-    async def _apply(self, resource: Resource, namespace: str, name: str, data: Object, manager: str) -> dict[str, str]:
+    async def _apply(self, resource: Kind, namespace: str, name: str, data: Object, manager: str) -> dict[str, str]:
         path = resource.path(namespace, name)
         before = await self.client.find(path)
         body = _without_status(data)
@@ -160,7 +141,7 @@ class ClusterApi:
         resource = await self.resource(api_version, kind)
         return [{"apiVersion": api_version, "kind": kind, **item} for item in await self.client.listed(resource.path())]
 
-    async def _identity(self, data: Object) -> tuple[Resource, str, str]:
+    async def _identity(self, data: Object) -> tuple[Kind, str, str]:
         metadata = data.get("metadata") or {}
         kind, name, api_version = (
             data.get("kind"),

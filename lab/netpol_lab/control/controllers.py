@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from netpol_api.resources import COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, NODE_REPORTS, NODES
+from netpol_api.kinds import COMPILED_POLICY, CONFIG_MAP, NAMESPACE, NETWORK_POLICY, NODE, NODE_REPORT, SERVICE_ACCOUNT, Kind
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 from netpol_kube.reflector import Reflector
 
@@ -41,7 +41,7 @@ class ServiceAccountController:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Reflector(self._client, NAMESPACES, self, metadata_only=True).run())
+            tasks.create_task(Reflector(self._client, NAMESPACE.path(), self, metadata_only=True).run())
             tasks.create_task(self._create_all())
 
     async def _create_all(self) -> None:
@@ -55,7 +55,6 @@ class ServiceAccountController:
                 self._due.put_nowait(namespace)
 
     async def _create_in(self, namespace: str) -> None:
-        path = f"{NAMESPACES}/{namespace}"
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
         authority = {
             "apiVersion": "v1",
@@ -63,9 +62,9 @@ class ServiceAccountController:
             "metadata": {"name": "kube-root-ca.crt"},
             "data": {"ca.crt": self._client.credentials.ca},
         }
-        for plural, body in (("serviceaccounts", account), ("configmaps", authority)):
+        for kind, body in ((SERVICE_ACCOUNT, account), (CONFIG_MAP, authority)):
             try:
-                await self._client.create(f"{path}/{plural}", body)
+                await self._client.create(kind.path(namespace), body)
             except ApiError as error:
                 # It is there already; or the namespace is not, or is being deleted.
                 if not (error.already_exists or error.is_not_found or error.status == 403):
@@ -92,13 +91,13 @@ class _MetadataSink:
 class GarbageCollector:
     """Deletes what lost its owner; `run` ends only by being cancelled. Lives in one event loop."""
 
-    OWNED_BY = ((NODE_REPORTS, NODES), (COMPILED_POLICIES, NETWORK_POLICIES))
+    OWNED_BY = ((NODE_REPORT, NODE), (COMPILED_POLICY, NETWORK_POLICY))
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._due = asyncio.Event()
-        self._sinks = {path: _MetadataSink(self._due.set, {}) for pair in self.OWNED_BY for path in pair}
-        self._reflectors = {p: Reflector(client, p, sink, metadata_only=True) for p, sink in self._sinks.items()}
+        self._sinks = {kind: _MetadataSink(self._due.set, {}) for pair in self.OWNED_BY for kind in pair}
+        self._reflectors = {kind: Reflector(client, kind.path(), sink, metadata_only=True) for kind, sink in self._sinks.items()}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -119,20 +118,20 @@ class GarbageCollector:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._due.set()
 
-    async def _collect_kind(self, owned: str, owners: str) -> None:
+    async def _collect_kind(self, owned: Kind, owners: Kind) -> None:
         there = {m["uid"] for m in self._sinks[owners].known.values()}
         for (namespace, name), metadata in list(self._sinks[owned].known.items()):
             references = metadata.get("ownerReferences") or ()
             if references and not there & {r["uid"] for r in references} and await self._is_orphan(owners, namespace, references):
                 options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
                 with contextlib.suppress(ApiError):  # deleted already, or another of its name
-                    await self._client.delete(_path(owned, namespace, name), options)
+                    await self._client.delete(owned.path(namespace, name), options)
 
-    async def _is_orphan(self, owners: str, namespace: str, references: list[Json]) -> bool:
+    async def _is_orphan(self, owners: Kind, namespace: str, references: list[Json]) -> bool:
         """Asked of the API server itself, because the watch of the owners may be behind that of the owned."""
         for reference in references:
             try:
-                owner = await self._client.get(_path(owners, namespace, reference["name"]))
+                owner = await self._client.get(owners.path(namespace, reference["name"]))
             except ApiError as error:
                 if not error.is_not_found:
                     raise
@@ -140,8 +139,3 @@ class GarbageCollector:
             if owner["metadata"]["uid"] == reference["uid"]:
                 return False
         return True
-
-
-def _path(kind: str, namespace: str, name: str) -> str:
-    root, _, plural = kind.rpartition("/")
-    return f"{root}{f'/namespaces/{namespace}' if namespace else ''}/{plural}/{name}"

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from netpol_api import resources
+from netpol_api.kinds import NAMESPACE, POD
+from netpol_api.node_report import node_report_path
 from netpol_compiler.reading.objects import parse_node
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab.control import chart, in_force, kubernetes_bin
@@ -119,7 +120,7 @@ class ApiLab:
 
     async def _not_ready(self) -> list[str]:
         """The chart's pods that do not say that they are ready, by the names of their programs."""
-        pods = await self._api.client.get(f"{resources.NAMESPACES}/{chart.NAMESPACE}/pods")
+        pods = await self._api.client.get(POD.path(chart.NAMESPACE))
         return [f"{chart.NAMESPACE}/{p['metadata']['name']}" for p in pods["items"] if not _is_ready(p)]
 
     def _values(self) -> dict[str, Any]:
@@ -239,7 +240,7 @@ class ApiLab:
     def revision(self) -> int:
         """The API server's newest; 0 when it does not answer."""
         try:
-            return int(self._run(self._api.client.get(resources.NAMESPACES, limit="1"))["metadata"]["resourceVersion"])
+            return int(self._run(self._api.client.get(NAMESPACE.path(), limit="1"))["metadata"]["resourceVersion"])
         except LabError:
             return 0
 
@@ -298,7 +299,7 @@ class ApiLab:
     def report(self, node: str) -> dict[str, Any]:
         """The node's NodeReport as the API server has it; empty when there is none."""
         try:
-            return dict(self._run(self._api.client.get(resources.node_report_path(node))).get("status") or {})
+            return dict(self._run(self._api.client.get(node_report_path(node))).get("status") or {})
         except LabError:
             return {}
 

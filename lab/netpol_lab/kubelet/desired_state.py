@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import Address
 from netpol_compiler.model.objects import Key
 from netpol_lab.topology.model import Families, LabNode, Topology
 from netpol_manifests.pod_templates import WORKLOADS, digest
 from netpol_manifests.world import ObjectId
 
-Json = dict[str, Any]
-
 ELSEWHERE_ANNOTATION = "lab.npctl.dev/elsewhere"
 """On a node, with any value: the lab leaves it and its pods alone, since a test plays them."""
 TEMPLATE_ANNOTATION = "lab.npctl.dev/template"
 """On a pod that the lab made for a workload: a hash of the template that it was made from."""
-TERMINAL_PHASES = ("Succeeded", "Failed")
-"""Phases of pods that have ended by themselves: they have no network any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,6 @@ def annotation_of(data: Json, name: str) -> str:
 
 __all__ = [
     "TEMPLATE_ANNOTATION",
-    "TERMINAL_PHASES",
     "DesiredState",
     "Json",
     "ObjectProblem",

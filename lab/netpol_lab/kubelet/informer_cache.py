@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
-from netpol_compiler.model.objects import Key
+from netpol_api import kinds
+from netpol_api.kinds import NAMESPACE, NODE, POD, SERVICE, Kind
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key
 from netpol_kube.client import ApiClient, KubeError
 from netpol_kube.reflector import Identity, Reflector, identity_of
-from netpol_lab.kubelet.desired_state import TERMINAL_PHASES, Json, ObservedObjects, is_elsewhere
-from netpol_manifests.documents import USED_KINDS
+from netpol_lab.kubelet.desired_state import Json, ObservedObjects, is_elsewhere
 from netpol_manifests.pod_templates import WORKLOADS
 from netpol_manifests.world import ObjectId
 
@@ -29,18 +29,8 @@ log = logging.getLogger("npctl.lab")
 
 RETRY_SECONDS = 0.5
 """Before what has failed unexpectedly is tried again."""
-PATHS = {
-    "Node": resources.NODES,
-    "Namespace": resources.NAMESPACES,
-    "Pod": resources.PODS,
-    "Service": "/api/v1/services",
-    "Deployment": "/apis/apps/v1/deployments",
-    "ReplicaSet": "/apis/apps/v1/replicasets",
-    "StatefulSet": "/apis/apps/v1/statefulsets",
-    "DaemonSet": "/apis/apps/v1/daemonsets",
-    "Job": "/apis/batch/v1/jobs",
-}
-"""The kinds that are followed, and where their lists are."""
+KINDS = {kind.kind: kind for kind in (NODE, NAMESPACE, POD, SERVICE, *kinds.WORKLOADS)}
+"""The kinds that are followed."""
 
 
 Listing = Mapping[str, tuple[Mapping[Identity, str], str]]
@@ -89,7 +79,7 @@ class InformerCache:
         """An object is new or has changed. What lists leave out of it is put back."""
         metadata = data["metadata"]
         metadata.pop("managedFields", None)
-        data = {"apiVersion": USED_KINDS[kind], "kind": kind, **data}
+        data = {"apiVersion": KINDS[kind].api_version, "kind": kind, **data}
         if kind == "Pod":
             self._update_pod(Key(metadata["namespace"], metadata["name"]), data)
             return
@@ -164,7 +154,7 @@ class Informers:
         self._listed = asyncio.Event()
         self._on_change = on_change
         self._reflectors = {
-            kind: Reflector(client, path, self.cache.sink(kind), on_listed=self._on_listed) for kind, path in PATHS.items()
+            name: Reflector(client, kind.path(), self.cache.sink(name), on_listed=self._on_listed) for name, kind in KINDS.items()
         }
         self._fetches: set[asyncio.Future[None]] = set()
 
@@ -202,7 +192,7 @@ class Informers:
     async def _fetch(self, node: str) -> None:
         while True:
             try:
-                async for page in self._client.pages(resources.PODS, fieldSelector=f"spec.nodeName={node}"):
+                async for page in self._client.pages(POD.path(), fieldSelector=f"spec.nodeName={node}"):
                     for data in page.items:
                         if identity_of(data) in self.cache.foreign_pods:
                             self.cache.on_update("Pod", data)
@@ -215,12 +205,12 @@ class Informers:
 
     async def listing(self) -> Listing:
         """What the API server holds now. Raises KubeError."""
-        return dict(zip(PATHS, await asyncio.gather(*map(self._listing_of, PATHS.values())), strict=True))
+        return dict(zip(KINDS, await asyncio.gather(*map(self._listing_of, KINDS.values())), strict=True))
 
-    async def _listing_of(self, path: str) -> tuple[dict[Identity, str], str]:
+    async def _listing_of(self, kind: Kind) -> tuple[dict[Identity, str], str]:
         found: dict[Identity, str] = {}
         version = ""
-        async for page in self._client.pages(path, metadata_only=True):
+        async for page in self._client.pages(kind.path(), metadata_only=True):
             version = page.resource_version
             found.update({identity_of(d): str(d["metadata"]["resourceVersion"]) for d in page.items})
         return found, version
@@ -259,4 +249,4 @@ def _shown(data: Json) -> tuple[object, ...]:
     return metadata, data.get("spec"), over, status.get("addresses")
 
 
-__all__ = ["PATHS", "RETRY_SECONDS", "ForeignPod", "InformerCache", "Informers", "Listing"]
+__all__ = ["KINDS", "RETRY_SECONDS", "ForeignPod", "InformerCache", "Informers", "Listing"]

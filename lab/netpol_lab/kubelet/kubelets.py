@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from netpol_api import times
 from netpol_compiler.model.addresses import Address, parse_address
 from netpol_kube.client import ApiClient, KubeError
 from netpol_lab.errors import LabTimeout
@@ -141,7 +142,7 @@ class Kubelets:
 
     def _write(self) -> None:
         """Request what is still to be written."""
-        now, cache = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), self._informers.cache
+        now, cache = times.now(), self._informers.cache
         self._queue.begin()
         request_all(WritePass(self._client, self._queue, cache, self._desired, self._programs.status_of, now))
         self._queue.end()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api.resources import NAMESPACES
+from netpol_api.kinds import NAMESPACE
 from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
@@ -104,9 +104,10 @@ class NamespaceController:
                 await self._client.delete(f"{path}/{data['metadata']['name']}", options)
 
     async def _finalize(self, namespace: str) -> None:
-        data = await self._client.get(f"{NAMESPACES}/{namespace}")
+        path = NAMESPACE.path(name=namespace)
+        data = await self._client.get(path)
         kept = [f for f in data["spec"].get("finalizers") or () if f != _FINALIZER]
-        await self._client.replace(f"{NAMESPACES}/{namespace}/finalize", {**data, "spec": {**data["spec"], "finalizers": kept}})
+        await self._client.replace(f"{path}/finalize", {**data, "spec": {**data["spec"], "finalizers": kept}})
 
     async def _kinds(self) -> list[NamespacedKind]:
         """All kinds of namespaced objects that can be listed and deleted."""

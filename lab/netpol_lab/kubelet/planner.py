@@ -16,13 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from netpol_compiler.model.addresses import Address
-from netpol_compiler.model.objects import Key, Labels, Node
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key, Labels, Node
 from netpol_compiler.reading.fields import Problems
 from netpol_compiler.reading.objects import parse_node
 from netpol_lab.errors import LabError
 from netpol_lab.kubelet.desired_state import (
     TEMPLATE_ANNOTATION,
-    TERMINAL_PHASES,
     DesiredState,
     Json,
     ObjectProblem,

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from netpol_api.api_objects import JsonView
 from netpol_compiler.model.addresses import Address
 from netpol_compiler.model.objects import Key
 from netpol_lab.errors import LabError
 
-Json = Mapping[str, Any]
 Addresses = tuple[Address, ...]
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -72,7 +71,7 @@ class PodProgram:
         return str(self.key)
 
 
-def program_container(pod: Json) -> Json | None:
+def program_container(pod: JsonView) -> JsonView | None:
     """The container that runs npctl; None where there is none."""
     for container in (pod.get("spec") or {}).get("containers") or ():
         words = [*(container.get("command") or ()), *(container.get("args") or ())]
@@ -81,7 +80,7 @@ def program_container(pod: Json) -> Json | None:
     return None
 
 
-def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, defaults: Mapping[str, str]) -> PodProgram:
+def read_program(pod: JsonView, netns: str, own: Addresses, host: Addresses, defaults: Mapping[str, str]) -> PodProgram:
     """The pod's program. `own` and `host` are the pod's and its node's addresses; `defaults` is what the kubelet puts into env.
 
     Raises LabError for what the lab cannot give to it.
@@ -112,7 +111,7 @@ def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, default
 class _Fields:
     """The downward API: what a container may ask of its own pod."""
 
-    def __init__(self, pod: Json, own: Addresses, host: Addresses) -> None:
+    def __init__(self, pod: JsonView, own: Addresses, host: Addresses) -> None:
         self._pod = pod
         self._values: dict[str, Callable[[], str]] = {
             "metadata.name": lambda: pod["metadata"]["name"],
@@ -135,7 +134,7 @@ class _Fields:
         raise LabError(f"the lab knows no field {path!r} of a pod")
 
 
-def _environment(container: Json, fields: _Fields, defaults: Mapping[str, str]) -> dict[str, str]:
+def _environment(container: JsonView, fields: _Fields, defaults: Mapping[str, str]) -> dict[str, str]:
     env = dict(defaults)
     if container.get("envFrom"):
         raise LabError("the lab does not read envFrom")
@@ -159,7 +158,7 @@ def _with_references(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replaced, text)
 
 
-def _host_paths(spec: Json, mounts: Mapping[str, Json]) -> tuple[HostPath, ...]:
+def _host_paths(spec: JsonView, mounts: Mapping[str, JsonView]) -> tuple[HostPath, ...]:
     volumes = {v["name"]: v["hostPath"] for v in spec.get("volumes") or () if v.get("hostPath")}
     return tuple(
         HostPath(volumes[m["name"]]["path"], mount, str(volumes[m["name"]].get("type") or "").startswith("File"))
@@ -168,7 +167,7 @@ def _host_paths(spec: Json, mounts: Mapping[str, Json]) -> tuple[HostPath, ...]:
     )
 
 
-def _probe(container: Json, own: Addresses) -> HttpProbe | None:
+def _probe(container: JsonView, own: Addresses) -> HttpProbe | None:
     probe = container.get("readinessProbe")
     if probe is None:
         return None

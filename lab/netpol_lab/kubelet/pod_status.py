@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from netpol_api.api_objects import Json
 from netpol_lab.kubelet.desired_state import PlacedPod
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

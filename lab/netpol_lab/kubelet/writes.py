@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
-from netpol_compiler.model.objects import Key
+from netpol_api.kinds import EVENT, NODE, POD
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key
 from netpol_kube.client import ApiClient, ApiError
 from netpol_lab.kubelet import pod_status
-from netpol_lab.kubelet.desired_state import TERMINAL_PHASES, DesiredState, Json, ObjectProblem, controller_of
-from netpol_lab.kubelet.informer_cache import PATHS, InformerCache
+from netpol_lab.kubelet.desired_state import DesiredState, Json, ObjectProblem, controller_of
+from netpol_lab.kubelet.informer_cache import KINDS, InformerCache
 from netpol_lab.kubelet.pod_status import ProgramStatus
 from netpol_lab.kubelet.work_queue import RequestQueue
-from netpol_manifests.documents import USED_KINDS
 from netpol_manifests.world import ObjectId
 
 MANAGER = "npctl-lab"
@@ -50,20 +49,13 @@ def request_all(this: WritePass) -> None:
     _events(this)
 
 
-def _path(kind: str, namespace: str, name: str = "") -> str:
-    """The path of an object, or of its namespace's list."""
-    root, _, plural = PATHS[kind].rpartition("/")
-    within = f"/namespaces/{namespace}" if namespace else ""
-    return f"{root}{within}/{plural}{'/' + name if name else ''}"
-
-
 def _pods_of_workloads(this: WritePass) -> None:
     for key, body in this.desired.create.items():
         basis = (body["metadata"]["ownerReferences"][0]["uid"], this.cache.deletions[key])
-        this.queue.ask(("create", "Pod", str(key)), basis, _call(this.client.create, _path("Pod", key.namespace), body))
+        this.queue.ask(("create", "Pod", str(key)), basis, _call(this.client.create, POD.path(key.namespace), body))
     for key, uid in this.desired.delete.items():
         body = {"preconditions": {"uid": uid}}
-        this.queue.ask(("delete", "Pod", str(key)), uid, _call(this.client.delete, _path("Pod", *key), body))
+        this.queue.ask(("delete", "Pod", str(key)), uid, _call(this.client.delete, POD.path(*key), body))
 
 
 def _bindings(this: WritePass) -> None:
@@ -74,7 +66,7 @@ def _bindings(this: WritePass) -> None:
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        work = _call(this.client.create, f"{_path('Pod', *key)}/binding", body)
+        work = _call(this.client.create, f"{POD.path(*key)}/binding", body)
         this.queue.ask(("bind", "Pod", str(key)), (uid, node), work)
 
 
@@ -86,7 +78,7 @@ def _removals(this: WritePass) -> None:
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         pod = this.cache.pods.get(key)
         finalizers = pod["metadata"].get("finalizers") if pod else None
-        work = _call(_delete, this.client, _path("Pod", *key), body)
+        work = _call(_delete, this.client, POD.path(*key), body)
         # With finalizers it stays until others have taken theirs away.
         this.queue.ask(("remove", "Pod", str(key)), (uid, str(finalizers)), work, lasting=bool(finalizers))
 
@@ -109,7 +101,7 @@ def _pod_statuses(this: WritePass) -> None:
         program = this.status_of(key, placed.uid) or pod_status.ALWAYS_READY
         status = pod_status.pod_status(pod, placed, program, this.now)
         if pod_status.differs(pod.get("status"), status):
-            _ask_status(this, "Pod", str(key), _path("Pod", *key), pod, status, program)
+            _ask_status(this, "Pod", str(key), POD.path(*key), pod, status, program)
 
 
 def _ask_status(
@@ -126,7 +118,7 @@ def _nodes(this: WritePass) -> None:
     for name, data in this.cache.nodes.items():
         if not this.cache.is_own(name) or not (name in this.desired.topology.nodes or name in problems):
             continue
-        path, version = _path("Node", "", name), data["metadata"]["resourceVersion"]
+        path, version = NODE.path(name=name), data["metadata"]["resourceVersion"]
         status = pod_status.node_status(data, problems.get(name, ""), this.now)
         if pod_status.differs(data.get("status"), status):
             _ask_status(this, "Node", name, path, data, status, problems.get(name, ""), lasting=True)
@@ -145,7 +137,7 @@ def _workloads(this: WritePass) -> None:
         if owner := controller_of(pod):
             pods.setdefault(owner["uid"], []).append(pod)
     for oid, data in this.cache.workloads.items():
-        path, own = _path(*oid), pods.get(data["metadata"]["uid"], [])
+        path, own = KINDS[oid.kind].path(oid.namespace, oid.name), pods.get(data["metadata"]["uid"], [])
         name = f"{oid.namespace}/{oid.name}"
         if data["metadata"].get("deletionTimestamp"):
             _finish_deletion(this, oid, data, own)
@@ -163,7 +155,7 @@ def _finish_deletion(this: WritePass, oid: ObjectId, data: Json, own: list[Json]
     version = data["metadata"]["resourceVersion"]
     kept = [f for f in finalizers if f != FOREGROUND_FINALIZER]
     body = {"metadata": {"resourceVersion": version, "finalizers": kept or None}}
-    work = _call(this.client.patch, _path(*oid), body, "merge", fieldManager=MANAGER)
+    work = _call(this.client.patch, KINDS[oid.kind].path(oid.namespace, oid.name), body, "merge", fieldManager=MANAGER)
     this.queue.ask(("release", oid.kind, f"{oid.namespace}/{oid.name}"), version, work)
 
 
@@ -179,7 +171,7 @@ def _events(this: WritePass) -> None:
 
 async def _post_event(client: ApiClient, namespace: str, body: Json) -> None:
     try:
-        await client.create(f"{resources.NAMESPACES}/{namespace}/events", body)
+        await client.create(EVENT.path(namespace), body)
     except ApiError as error:
         if not error.already_exists:  # it was posted before
             raise
@@ -188,15 +180,15 @@ async def _post_event(client: ApiClient, namespace: str, body: Json) -> None:
 def _event(problem: ObjectProblem, namespace: str, now: str) -> Json:
     mark = hashlib.sha256(f"{problem.uid}\0{problem.message}".encode()).hexdigest()[:16]
     concerned = {
-        "apiVersion": USED_KINDS.get(problem.kind, "v1"),
+        "apiVersion": KINDS[problem.kind].api_version if problem.kind in KINDS else "v1",
         "kind": problem.kind,
         "namespace": problem.key.namespace,
         "name": problem.key.name,
         "uid": problem.uid,
     }
     return {
-        "apiVersion": "v1",
-        "kind": "Event",
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
         "metadata": {"namespace": namespace, "name": f"{problem.key.name[:200]}.{mark}"},
         "involvedObject": concerned,
         "type": "Warning",

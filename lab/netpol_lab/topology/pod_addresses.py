@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from netpol_api.api_objects import Json
 from netpol_compiler.model.addresses import Address, parse_address
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Node
@@ -20,8 +21,6 @@ from netpol_lab.topology import world
 from netpol_lab.topology.model import Families
 from netpol_lab.topology.twins import twin_network
 from netpol_manifests.placement import ADDRESS_ANNOTATION as CNI_ANNOTATION
-
-Json = dict[str, Any]
 
 ADDRESS_ANNOTATION = "lab.npctl.dev/ip"
 """On a pod: the address that it is to have (two with a comma between them where the lab has both families)."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from netpol_compiler.model.addresses import Address, Network, network_of, parse_address
 from netpol_compiler.model.kinds import Family, Protocol
-from netpol_compiler.model.objects import Key, Node, Pod
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key, Node, Pod
 from netpol_lab.errors import LabError
 from netpol_lab.topology.model import (
     EndpointAddress,
@@ -87,7 +87,7 @@ def topology(
 ) -> Topology:
     """Everything that the lab builds. `nodes` and `pods` are already of the lab's families; `passes` are proxy annotations."""
     lab_nodes = {n.name: LabNode(n.name, n.addresses, n.pod_cidrs) for n in nodes.values()}
-    running = {k: p for k, p in pods.items() if p.phase not in ("Succeeded", "Failed") and p.addresses}
+    running = {k: p for k, p in pods.items() if p.phase not in TERMINAL_PHASES and p.addresses}
     for key, pod in running.items():
         if pod.node not in lab_nodes:
             raise LabError(f"Pod {key} is on node {pod.node or '(none)'}, which the lab does not have")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpol_compiler.model.kinds import DIRECTIONS, Direction
-from netpol_compiler.model.objects import Key, Pod
+from netpol_compiler.model.objects import TERMINAL_PHASES, Key, Pod
 from netpol_compiler.node.pod_chains import pod_chain_name
 from netpol_compiler.policy.ir import CompiledPolicy
 from npctl.answers import dns
@@ -95,7 +95,7 @@ def explain(state: State, pod: Pod) -> Explanation:
 def _pod_notes(pod: Pod) -> Iterator[Note]:
     if pod.host_network:
         yield Note("host-network", "it is on its node's network: no policy selects it, and to others it is the node's address")
-    elif pod.phase in ("Succeeded", "Failed"):
+    elif pod.phase in TERMINAL_PHASES:
         yield Note("over", f"this pod is over ({pod.phase}): no policy selects it, and its address is nobody's")
     elif not pod.addresses:
         yield Note("no-address", "this pod has no address yet: until it has one it is nobody's peer")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from netpol_api.kinds import NAMESPACE, NETWORK_POLICY, POD
+
 if TYPE_CHECKING:
     from npctl.cluster.api import Access
 
@@ -27,20 +29,19 @@ def context(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def namespace(ctx: typer.Context, incomplete: str) -> list[str]:
     """Namespaces of the cluster."""
-    return _beginning(incomplete, lambda: _names(ctx, "/api/v1/namespaces"))
+    return _beginning(incomplete, lambda: _names(ctx, NAMESPACE.path()))
 
 
 def pod(ctx: typer.Context, incomplete: str) -> list[str]:
     """`pod/NAME` of the namespace; a plain beginning of a name is completed as one."""
     prefix = "pod/" if incomplete.startswith("pod/") or not incomplete else ""
-    return _beginning(incomplete, lambda: [prefix + n for n in _names(ctx, "/api/v1/namespaces/{}/pods")])
+    return _beginning(incomplete, lambda: [prefix + n for n in _names(ctx, POD.path("{}"))])
 
 
 def policy(ctx: typer.Context, incomplete: str) -> list[str]:
     """`networkpolicy/NAME` of the namespace, under the kind as it was written."""
     kind = incomplete.partition("/")[0] if "/" in incomplete else "networkpolicy"
-    path = "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"
-    return _beginning(incomplete, lambda: [f"{kind}/{n}" for n in _names(ctx, path)])
+    return _beginning(incomplete, lambda: [f"{kind}/{n}" for n in _names(ctx, NETWORK_POLICY.path("{}"))])
 
 
 def _access(ctx: typer.Context) -> Access:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from netpol_api.in_force import Control
+from netpol_api.kinds import LEASE, POD
 from npctl.cluster.api import Access, Api, Refused
 from npctl.enforcement.enforcement import age_words
 from npctl.enforcement.status import STALE_SECONDS, NodeStatus, Operator, Status, operator_of, status_of
@@ -44,8 +45,8 @@ def _operator(api: Api, control: Control, now: datetime) -> Operator:
     homes = {r.agent.namespace for r in control.reports.values() if r.agent is not None}
     namespace = min(homes) if homes else _NAMESPACE
     try:
-        lease = api.find(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{_LEASE}")
-        pods = api.listed(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_REPLICAS)
+        lease = api.find(LEASE.path(namespace, _LEASE))
+        pods = api.listed(POD.path(namespace), labelSelector=_REPLICAS)
     except Refused as refused:
         if not refused.error.is_forbidden:
             raise

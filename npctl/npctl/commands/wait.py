@@ -1,6 +1,6 @@
 """`npctl wait`: returns when policies are in force on every node that needs them, or gone from everywhere.
 
-    names, --all, -f --> which policies --watches--> policies, CompiledPolicies, NodeReports, pods --inforce--> done, or who lags
+    names, --all, -f --> which policies --watches--> policies, CompiledPolicies, NodeReports, pods --in_force--> done, or who lags
 
 Nothing is polled: every change that a watch brings is judged at once.
 """
@@ -13,21 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from netpol_api.in_force import (
-    Compiled,
-    Control,
-    Placed,
-    PolicyState,
-    Report,
-    Written,
-    absence,
-    compiled_of,
-    key_of,
-    policy_state,
-    report_of,
-    written_of,
-)  # fmt: skip
-from netpol_api.resources import COMPILED_POLICIES, NETWORK_POLICIES, NODE_REPORTS, PODS
+from netpol_api.api_objects import key_of
+from netpol_api.compiled_policy import Compiled, compiled_of
+from netpol_api.in_force import Control, Placed, PolicyState, Written, absence, policy_state, written_of
+from netpol_api.kinds import COMPILED_POLICY, NETWORK_POLICY, NODE_REPORT, POD
+from netpol_api.node_report import NodeReport, report_of
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.reading.objects import parse_pod, parse_policy
 from netpol_kube.errors import Json
@@ -38,14 +28,7 @@ from npctl.inputs.live import not_installed
 from npctl.inputs.origin import Origin
 from npctl.output import Format, emit, fail, say
 
-_KINDS = (
-    "networkpolicy",
-    "networkpolicies",
-    "netpol",
-    "netpols",
-    "networkpolicy.networking.k8s.io",
-    "networkpolicies.networking.k8s.io",
-)
+_KINDS = (*NETWORK_POLICY.names, "netpols")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _ONE_LOOK = 10.0
 """Seconds that a look without waiting may take."""
@@ -74,13 +57,13 @@ class Wanted:
 
 @dataclass(slots=True)
 class Picture:
-    """What the watches have told so far; each list is complete once its path is in `known`."""
+    """What the watches have brought so far; each list is complete once its path is in `known`."""
 
     wanted: Wanted
     deletion: bool
     policies: dict[Key, tuple[Policy | None, Written]] = field(default_factory=dict)
     compiled: dict[Key, Compiled] = field(default_factory=dict)
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: dict[str, NodeReport] = field(default_factory=dict)
     pods: dict[Key, Pod | None] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
 
@@ -88,10 +71,10 @@ class Picture:
     def paths(self) -> dict[str, dict[str, str]]:
         """What must be watched, and with which parameters."""
         wanted = self.wanted
-        paths = {wanted.path(p): wanted.params for p in (NETWORK_POLICIES, COMPILED_POLICIES)}
-        paths[NODE_REPORTS] = {}
+        paths = {wanted.path(p): wanted.params for p in (NETWORK_POLICY.path(), COMPILED_POLICY.path())}
+        paths[NODE_REPORT.path()] = {}
         if not self.deletion:
-            paths[wanted.path(PODS)] = {}
+            paths[wanted.path(POD.path())] = {}
         return paths
 
     @property
@@ -101,11 +84,11 @@ class Picture:
     def put(self, path: str, data: Json) -> None:
         """An object that is new or has changed."""
         key = key_of(data)
-        self._table(path)[key if path != NODE_REPORTS else key.name] = self._read(path, data)
+        self._table(path)[key if path != NODE_REPORT.path() else key.name] = self._read(path, data)
 
     def gone(self, path: str, namespace: str, name: str) -> None:
         """A known object was deleted."""
-        self._table(path).pop(Key(namespace, name) if path != NODE_REPORTS else name, None)
+        self._table(path).pop(Key(namespace, name) if path != NODE_REPORT.path() else name, None)
 
     def listed(self, path: str) -> None:
         """All objects of a list were told."""
@@ -128,11 +111,6 @@ class Picture:
             return compiled_of(item)
         return report_of(item) if resource == "nodereports" else parse_pod(item)[0]
 
-    def _traces(self) -> set[Key]:
-        """Policies that something of ours still knows, whether they exist or not."""
-        reported = {Key(*text.split("/", 1)) for r in self.reports.values() for text in r.policies}
-        return set(self.compiled) | {k for k in reported if self.wanted.namespace in (None, k.namespace)}
-
     @property
     def in_force(self) -> bool:
         """Whether nothing is left to wait for. Raises CommandError as `states` does."""
@@ -141,7 +119,8 @@ class Picture:
     def states(self) -> list[PolicyState]:
         """Of each policy that is waited for. Raises CommandError for one that does not exist."""
         control = Control(self.compiled, self.reports)
-        keys = self.wanted.keys or tuple(sorted(set(self.policies) | (self._traces() if self.deletion else set())))
+        traces = {k for k in control.policies if self.wanted.namespace in (None, k.namespace)} if self.deletion else set()
+        keys = self.wanted.keys or tuple(sorted(set(self.policies) | traces))
         if self.deletion:
             return [absence(k, self.policies[k][1] if k in self.policies else None, control) for k in keys]
         placed = Placed(p for p in self.pods.values() if p is not None)

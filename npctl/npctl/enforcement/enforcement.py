@@ -1,16 +1,17 @@
 """Is what `explain` says of pods in force on their nodes? From what operator and agents have published to lines and data.
 
-In: a reading of a cluster, and pods. Out: one `Enforcement` for each. What counts as in force is decided in `inforce`.
+In: a reading of a cluster, and pods. Out: one `Enforcement` for each. `netpol_api.in_force` decides what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from netpol_api.in_force import Control, Lag, PolicyState, Report, policy_state
+from netpol_api.in_force import Control, Lag, PolicyState, policy_state
+from netpol_api.node_report import NodeReport
+from netpol_api.times import age_seconds
 from netpol_compiler.model.kinds import DIRECTIONS
 from netpol_compiler.model.objects import Pod
 from npctl.inputs.live import Live
@@ -25,7 +26,7 @@ class Enforcement:
     unknown: str
     states: tuple[PolicyState, ...]
     left: tuple[Lag, ...]
-    report: Report | None
+    report: NodeReport | None
 
     @property
     def in_force(self) -> bool:
@@ -82,14 +83,6 @@ def _enforcement(live: Live, control: Control, pod: Pod) -> Enforcement:
     return Enforcement(pod, "", states, left, report)
 
 
-def age(time: str, now: datetime | None = None) -> float | None:
-    """Seconds since an RFC 3339 time; None for what is no time."""
-    try:
-        return ((now or datetime.now(UTC)) - datetime.fromisoformat(time)).total_seconds()
-    except (ValueError, TypeError):
-        return None
-
-
 def age_words(seconds: float) -> str:
     """As kubectl writes ages: `5s`, `12m`, `3h`, `9d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -98,6 +91,6 @@ def age_words(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def _reported(report: Report | None) -> str:
-    seconds = age(report.time) if report else None
+def _reported(report: NodeReport | None) -> str:
+    seconds = age_seconds(report.time) if report else None
     return "" if seconds is None else f", reported {age_words(seconds)} ago"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api.in_force import Agent
+from netpol_api.kinds import POD
+from netpol_api.node_report import AgentPod
 from netpol_compiler.model.objects import Pod
 from netpol_kube.errors import ApiError, Json
 from npctl.cluster.api import Refused
@@ -73,7 +74,7 @@ def programmed(live: Live, pod: Pod) -> Programmed:
     if not pod.node:
         raise _cannot(pod, "the pod has no node yet", "wait until it is scheduled")
     agent = _agent(live, pod)
-    path = f"/api/v1/namespaces/{agent.namespace}/pods/{agent.pod}:{agent.port}/proxy/v1/pods/{pod.key}"
+    path = f"{POD.path(agent.namespace, agent.pod)}:{agent.port}/proxy/v1/pods/{pod.key}"
     try:
         answer = live.api.get(path)
     except Refused as refused:
@@ -84,7 +85,7 @@ def programmed(live: Live, pod: Pod) -> Programmed:
     return Programmed(pod.node, answer)
 
 
-def _agent(live: Live, pod: Pod) -> Agent:
+def _agent(live: Live, pod: Pod) -> AgentPod:
     if live.control is None:
         raise not_installed(live.api) if live.unknown == NOT_INSTALLED else _cannot(pod, live.unknown, "")
     report = live.control.reports.get(pod.node)
@@ -96,7 +97,7 @@ def _agent(live: Live, pod: Pod) -> Agent:
     return report.agent
 
 
-def _refused(refused: Refused, pod: Pod, agent: Agent) -> CommandError:
+def _refused(refused: Refused, pod: Pod, agent: AgentPod) -> CommandError:
     """The proxy's failures, and the agent's own, told apart."""
     error: ApiError = refused.error
     who = f"its agent {agent.namespace}/{agent.pod}"

@@ -1,7 +1,7 @@
 """The state of npctl in a cluster as one value: operator, nodes, policies, and everything that is not as it should be.
 
 In: a reading of a cluster (`live`), the operator's lease and pods, the time now. Out: `Status`, with every reason why something
-may not be in force. Pure; `status_command` reads and prints.
+may not be in force. Pure; `commands/status` reads and prints.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from netpol_api.in_force import Control, Placed, PolicyState, Report, policy_state
-from npctl.enforcement.enforcement import age, age_words
+from netpol_api.in_force import NO_REPORT, Control, Placed, PolicyState, policy_state
+from netpol_api.node_report import NodeReport
+from netpol_api.times import age_seconds
+from npctl.enforcement.enforcement import age_words
 from npctl.inputs.live import Live
 
 STALE_SECONDS = 180.0
@@ -58,7 +60,7 @@ class NodeStatus:
     """One node. `report` None: nobody has reported. `lagging`: policies that it needs and does not have in force."""
 
     name: str
-    report: Report | None
+    report: NodeReport | None
     lagging: tuple[str, ...]
     seconds: float | None
     troubles: tuple[str, ...]
@@ -66,12 +68,11 @@ class NodeStatus:
     @property
     def rules(self) -> int:
         """Of all families."""
-        rules = self.report.sizes.get("rules") if self.report else None
-        return sum(rules.values()) if isinstance(rules, Mapping) else int(rules or 0)
+        return self.report.count("rules") if self.report else 0
 
     @property
     def sets(self) -> int:
-        return int(self.report.sizes.get("sets") or 0) if self.report else 0
+        return self.report.count("sets") if self.report else 0
 
     @property
     def data(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class NodeStatus:
             "rules": self.rules,
             "sets": self.sets,
             "lagging": list(self.lagging),
-            "failures": [dict(f) for f in report.failures] if report else [],
+            "failures": [f._asdict() for f in report.failures] if report else [],
             "failureCount": report.failure_count if report else 0,
             "problems": list(report.problems) if report else [],
             "backend": report.backend if report else None,
@@ -136,17 +137,19 @@ def status_of(live: Live, control: Control, operator: Operator, now: datetime) -
 
 
 def _node(
-    name: str, report: Report | None, states: Iterable[PolicyState], known: frozenset[str], nodes: set[str], now: datetime
+    name: str, report: NodeReport | None, states: Iterable[PolicyState], known: frozenset[str], nodes: set[str], now: datetime
 ) -> NodeStatus:
     lagging = tuple(str(s.policy) for s in states for lag in s.lags if lag.node == name)
-    seconds = age(report.time, now) if report else None
+    seconds = age_seconds(report.time, now) if report else None
     return NodeStatus(name, report, lagging, seconds, tuple(_troubles(name, report, known, nodes, seconds)))
 
 
-def _troubles(name: str, report: Report | None, known: frozenset[str], nodes: set[str], seconds: float | None) -> Iterable[str]:
+def _troubles(
+    name: str, report: NodeReport | None, known: frozenset[str], nodes: set[str], seconds: float | None
+) -> Iterable[str]:
     """Everything that is wrong with one node but the policies that it lacks, which are told with the policies."""
     if report is None:
-        yield "no agent has reported"
+        yield NO_REPORT
         return
     if nodes and name not in nodes:
         yield "there is a report of this node, and no such node"
@@ -155,13 +158,12 @@ def _troubles(name: str, report: Report | None, known: frozenset[str], nodes: se
     elif seconds > STALE_SECONDS:
         yield f"its last report is {age_words(seconds)} old: the agent or the node may be gone"
     for failure in report.failures:
-        text = f": {failure['text']}" if failure.get("text") else ""
-        yield f"failure: {failure.get('what')}{text}: {failure.get('error')}"
+        yield "failure: " + ": ".join(filter(None, failure))
     if report.failure_count > len(report.failures):
         yield f"failure: and {report.failure_count - len(report.failures)} more, which the agent's log has"
     yield from (f"problem: {p}" for p in report.problems)
-    if report.trouble and not report.failures and not report.problems:
-        yield report.trouble
+    if report.misunderstood or not (report.failures or report.problems):
+        yield from filter(None, [report.trouble])
     for policy in sorted(set(report.policies) - known):
         yield f"{policy} is deleted, and still in force there"
 
@@ -171,7 +173,7 @@ def operator_of(namespace: str, lease: Mapping[str, Any] | None, pods: Iterable[
     replicas = tuple(map(_replica, pods))
     spec = (lease or {}).get("spec") or {}
     holder = str(spec.get("holderIdentity") or "")
-    renewed = age(str(spec.get("renewTime") or ""), now)
+    renewed = age_seconds(str(spec.get("renewTime") or ""), now)
     problem = ""
     if lease is None:
         problem = f"no operator has ever led (there is no lease npctl-operator in namespace {namespace})"

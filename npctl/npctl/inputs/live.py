@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from netpol_api.in_force import Control, Written, compiled_of, key_of, report_of, written_of
-from netpol_api.resources import COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, NODE_REPORTS, NODES, PODS
+from netpol_api.api_objects import key_of
+from netpol_api.in_force import Control, Written, control_of, written_of
+from netpol_api.kinds import COMPILED_POLICY, NAMESPACE, NETWORK_POLICY, NODE, NODE_REPORT, POD, SERVICE
 from netpol_compiler.model.objects import Cluster, Key, Namespace, Node, Pod, Policy, Rejected
 from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
 from netpol_kube.errors import Json
@@ -27,8 +28,7 @@ from npctl.inputs.files import Documents
 from npctl.inputs.state import State
 from npctl.output import warn
 
-SERVICES = "/api/v1/services"
-_OBJECTS = (NAMESPACES, PODS, NETWORK_POLICIES, NODES, SERVICES)
+_OBJECTS = (NAMESPACE.path(), POD.path(), NETWORK_POLICY.path(), NODE.path(), SERVICE.path())
 NOT_INSTALLED = "npctl is not installed in this cluster, so nothing of it enforces this"
 _SHOWN_WARNINGS = 20
 _REPLICA_HASH = "pod-template-hash"
@@ -66,21 +66,16 @@ def read(access: Access, *, quiet: bool = False) -> Live:
     `quiet`: say nothing of what could not be understood (lint says it in its own way).
     """
     api = connect(access)
-    answers = api.lists((*_OBJECTS, COMPILED_POLICIES, NODE_REPORTS))
+    answers = api.lists((*_OBJECTS, COMPILED_POLICY.path(), NODE_REPORT.path()))
     items = {path: _objects(path, answers[path]) for path in _OBJECTS}
-    control, unknown = _control(answers[COMPILED_POLICIES], answers[NODE_REPORTS])
+    control, unknown = _control(answers[COMPILED_POLICY.path()], answers[NODE_REPORT.path()])
     rejected: list[Rejected] = []
     state = _state(api, items, rejected)
     if not quiet:
         _warn(rejected)
-    metadata = {ObjectId("Namespace", "", key_of(i).name): i["metadata"] for i in items[NAMESPACES]}
-    metadata |= {ObjectId("Pod", *key_of(i)): i["metadata"] for i in items[PODS]}
-    return Live(api, state, {key_of(i): written_of(i) for i in items[NETWORK_POLICIES]}, control, unknown, metadata)
-
-
-def control_of(compiled: Iterable[Json], reports: Iterable[Json]) -> Control:
-    """What npctl's parts have published."""
-    return Control({key_of(i): compiled_of(i) for i in compiled}, {r.node: r for r in map(report_of, reports)})
+    metadata = {ObjectId("Namespace", "", key_of(i).name): i["metadata"] for i in items[NAMESPACE.path()]}
+    metadata |= {ObjectId("Pod", *key_of(i)): i["metadata"] for i in items[POD.path()]}
+    return Live(api, state, {key_of(i): written_of(i) for i in items[NETWORK_POLICY.path()]}, control, unknown, metadata)
 
 
 def _control(compiled: list[Json] | Refused, reports: list[Json] | Refused) -> tuple[Control | None, str]:
@@ -99,22 +94,22 @@ def _control(compiled: list[Json] | Refused, reports: list[Json] | Refused) -> t
 def _objects(path: str, answer: list[Json] | Refused) -> list[Json]:
     if not isinstance(answer, Refused):
         return answer
-    if not answer.error.is_forbidden or path not in (NODES, SERVICES):
+    if not answer.error.is_forbidden or path not in (NODE.path(), SERVICE.path()):
         raise answer
     warn(f"{answer.lines[0]}: {path.rpartition('/')[2]} are left out")
     return []
 
 
 def _state(api: Api, items: Mapping[str, list[Json]], rejected: list[Rejected]) -> State:
-    namespaces: list[Namespace] = _parsed(items[NAMESPACES], parse_namespace, rejected)
-    pods: list[Pod] = _parsed(items[PODS], parse_pod, rejected)
-    policies: list[Policy] = _parsed(items[NETWORK_POLICIES], parse_policy, rejected)
-    nodes: list[Node] = _parsed(items[NODES], parse_node, rejected)
-    services: list[Service] = _parsed(items[SERVICES], parse_service, rejected)
+    namespaces: list[Namespace] = _parsed(items[NAMESPACE.path()], parse_namespace, rejected)
+    pods: list[Pod] = _parsed(items[POD.path()], parse_pod, rejected)
+    policies: list[Policy] = _parsed(items[NETWORK_POLICY.path()], parse_policy, rejected)
+    nodes: list[Node] = _parsed(items[NODE.path()], parse_node, rejected)
+    services: list[Service] = _parsed(items[SERVICE.path()], parse_service, rejected)
     cluster = Cluster(
         {n.name: n for n in namespaces}, {p.key: p for p in pods}, {p.key: p for p in policies}, {n.name: n for n in nodes}
     )
-    documents = {ObjectId("NetworkPolicy", *key_of(i)): policy_document(i) for i in items[NETWORK_POLICIES]}
+    documents = {ObjectId("NetworkPolicy", *key_of(i)): policy_document(i) for i in items[NETWORK_POLICY.path()]}
     world = World(
         nodes=cluster.nodes,
         namespaces=cluster.namespaces,
@@ -124,13 +119,13 @@ def _state(api: Api, items: Mapping[str, list[Json]], rejected: list[Rejected]) 
         objects={},
         documents=documents,
     )
-    owned = {key_of(i): owner for i in items[PODS] if (owner := owner_of(i)) is not None}
+    owned = {key_of(i): owner for i in items[POD.path()] if (owner := owner_of(i)) is not None}
     return State(Documents({}, (), api.where), world, cluster, owned)
 
 
 def policy_document(item: Json) -> Document:
     """A NetworkPolicy as the API lists it, which leaves kind and version to the list."""
-    return Document({**item, "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"})
+    return Document({**item, "apiVersion": NETWORK_POLICY.api_version, "kind": NETWORK_POLICY.kind})
 
 
 def _parsed(items: Iterable[Json], parse: Parse[T], rejected: list[Rejected]) -> list[T]:

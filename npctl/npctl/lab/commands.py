@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from netpol_api.kinds import USED
 from netpol_lab.client import LabClient, labs
 from netpol_lab.control import kubernetes_bin
 from netpol_manifests.documents import Use, classify
@@ -15,18 +16,6 @@ from npctl.inputs.state import load
 from npctl.lab.common import lab_errors, progress_line
 from npctl.output import Cell, Colour, Format, emit, hint, paint, say, table
 
-KINDS = {
-    "Pod": ("po", "pod", "pods"),
-    "Node": ("no", "node", "nodes"),
-    "Namespace": ("ns", "namespace", "namespaces"),
-    "Service": ("svc", "service", "services"),
-    "NetworkPolicy": ("netpol", "networkpolicy", "networkpolicies"),
-    "Deployment": ("deploy", "deployment", "deployments"),
-    "ReplicaSet": ("rs", "replicaset", "replicasets"),
-    "StatefulSet": ("sts", "statefulset", "statefulsets"),
-    "DaemonSet": ("ds", "daemonset", "daemonsets"),
-    "Job": ("job", "jobs"),
-}
 _COLOURS = {"allowed": Colour.GREEN, "refused": Colour.RED, "error": Colour.YELLOW}
 
 
@@ -98,10 +87,10 @@ def _show_actions(done: list[dict[str, str]], output: Format) -> None:
 
 def kind_of(text: str) -> str:
     """`pods` -> `Pod`. Raises CommandError for what the lab has not."""
-    for kind, words in KINDS.items():
-        if text.lower() in words:
-            return kind
-    raise usage(f"no kind {text!r}", f"there are {', '.join(words[-1] for words in KINDS.values())}")
+    for kind in USED:
+        if text.lower() in kind.names:
+            return kind.kind
+    raise usage(f"no kind {text!r}", f"there are {', '.join(kind.plural for kind in USED)}")
 
 
 def parse_labels(words: list[str]) -> dict[str, str | None]:

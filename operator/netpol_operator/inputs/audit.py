@@ -12,7 +12,8 @@ import logging
 import random
 from collections.abc import Callable
 
-from netpol_api import resources
+from netpol_api.api_objects import version_number
+from netpol_api.kinds import NAMESPACE, NETWORK_POLICY, POD
 from netpol_kube.client import ApiClient, ApiError, KubeError, checked_object
 from netpol_kube.reflector import Identity, identities
 from netpol_operator.inputs.feed import Feed
@@ -32,7 +33,7 @@ MIN_INTERVAL_SECONDS = 2.0
 """Between audits, however many are asked for: a gap is seen by several watches."""
 HANDED_OVER = ("NetworkPolicy", "Namespace")
 """What comes through kopf. Pods come through a reflector that lists anew by itself after a gap."""
-LISTS = {"NetworkPolicy": resources.NETWORK_POLICIES, "Namespace": resources.NAMESPACES, "Pod": resources.PODS}
+KINDS = {kind.kind: kind for kind in (NETWORK_POLICY, NAMESPACE, POD)}
 
 
 class Audit:
@@ -68,7 +69,7 @@ class Audit:
                 regular = True
             self._wanted.clear()
             try:
-                for kind in LISTS if regular else HANDED_OVER:
+                for kind in KINDS if regular else HANDED_OVER:
                     await self._audit(kind)
                 self._on_pass(regular)
                 await asyncio.sleep(MIN_INTERVAL_SECONDS)
@@ -96,14 +97,14 @@ class Audit:
 
     async def _missing(self, kind: str) -> set[Identity]:
         """What there is now of a kind and was not handed over."""
-        there = await identities(self._client, LISTS[kind])
+        there = await identities(self._client, KINDS[kind].path())
         return set(there) - self._feed.cached[kind].keys()
 
     async def _audit(self, kind: str) -> None:
-        there = await identities(self._client, LISTS[kind])
+        there = await identities(self._client, KINDS[kind].path())
         cached = self._feed.cached[kind]
         suspects = {identity for identity in cached if identity not in there}
-        newest = {identity: resources.version_number(version) for identity, (_, version) in there.items()}
+        newest = {identity: version_number(version) for identity, (_, version) in there.items()}
         suspects |= {i for i, version in newest.items() if i not in cached or cached[i].version < version}
         if not suspects:
             return
@@ -120,8 +121,7 @@ class Audit:
 
     async def _repair(self, kind: str, identity: Identity) -> str:
         namespace, name = identity
-        base, _, plural = LISTS[kind].rpartition("/")
-        path = f"{base}/namespaces/{namespace}/{plural}/{name}" if namespace else f"{base}/{plural}/{name}"
+        path = KINDS[kind].path(namespace, name)
         try:
             data = checked_object(path, await self._client.get(path))
         except ApiError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api.resources import version_number
+from netpol_api.api_objects import version_number
 from netpol_compiler.model.objects import Key, Namespace, Pod, Policy, Rejected
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans

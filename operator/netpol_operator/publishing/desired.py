@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netpol_api import resources
+from netpol_api.spans import bucket
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy, IRDelta
 from netpol_compiler.policy.pipeline import Pipeline
@@ -85,7 +85,7 @@ class DesiredIR:
         """The buckets of the nodes that need a set, or are told of a policy."""
         spans = self._spans
         nodes = spans.nodes_of_namespace(item.namespace) if isinstance(item, Key) else spans.nodes_of_set(item)
-        return frozenset(map(resources.bucket, nodes))
+        return frozenset(map(bucket, nodes))
 
     def node_count(self, key: Key) -> int:
         """How many nodes run a pod that the policy selects."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+from netpol_api import times
+from netpol_api.kinds import EVENT, NETWORK_POLICY
 from netpol_compiler.model.objects import Key, Policy, Rejected
 from netpol_compiler.policy.names import api_hash
 from netpol_compiler.policy.never_matching import never_matches
@@ -66,22 +67,22 @@ class EventRecorder:
 
     async def _post(self, policy: Policy, reason: str, message: str) -> None:
         try:
-            await self._client.create(f"/api/v1/namespaces/{policy.key.namespace}/events", self._event(policy, reason, message))
+            await self._client.create(EVENT.path(policy.key.namespace), self._event(policy, reason, message))
         except ApiError as error:
             # 404, 403: its namespace is deleted, or is being deleted.
             if not (error.already_exists or error.status in (403, 404)):
                 raise
 
     def _event(self, policy: Policy, reason: str, message: str) -> Json:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = times.now()
         namespace, name = policy.key
         return {
-            "apiVersion": "v1",
-            "kind": "Event",
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
             "metadata": {"namespace": namespace, "name": f"{name[:200]}.{api_hash([policy.uid, reason, message])}"},
             "involvedObject": {
-                "apiVersion": "networking.k8s.io/v1",
-                "kind": "NetworkPolicy",
+                "apiVersion": NETWORK_POLICY.api_version,
+                "kind": NETWORK_POLICY.kind,
                 "namespace": namespace,
                 "name": name,
                 "uid": policy.uid,

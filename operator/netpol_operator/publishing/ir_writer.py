@@ -14,7 +14,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from netpol_api import resources
+from netpol_api.address_set import address_set_object, address_set_path
+from netpol_api.api_objects import document_of
+from netpol_api.compiled_policy import compiled_policy_object, compiled_policy_path
+from netpol_api.spans import span_labels, span_of
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import CompiledPolicy
@@ -55,7 +58,7 @@ class IRWriter:
     def adopt(self, data: Json) -> None:
         """Remember which slice holds which member, so that a restart or a change of leader moves none."""
         try:
-            document = resources.document_of(data)
+            document = document_of(data)
             name, index = str(document["name"]), int(document["slice"])
             self._slices.setdefault(name, Slices()).mirror(index, wire.members_from_wire(document))
         except (wire.WireError, KeyError, TypeError, ValueError) as error:
@@ -80,13 +83,13 @@ class IRWriter:
         buckets = self._desired.buckets(name)
         writes = []
         for index, members in enumerate(slices.parts):
-            path = resources.address_set_path(name, index)
+            path = address_set_path(name, index)
             if index in changed or before != len(slices.parts) or self._is_outdated(path, buckets):
                 # Until it is written it counts as stale: a failed write must not be taken for done.
                 self._stale_slices.add(path)
                 document = wire.slice_to_wire(address_set, index, len(slices.parts), members)
-                writes.append(self._write_slice(path, resources.address_set_object(document, self._span(path, buckets))))
-        wanted = {resources.address_set_path(name, index) for index in range(len(slices.parts))}
+                writes.append(self._write_slice(path, address_set_object(document, self._span(path, buckets))))
+        wanted = {address_set_path(name, index) for index in range(len(slices.parts))}
         surplus = self._observed.slices.get(name, set()) - wanted
         done = sum(await asyncio.gather(*writes))
         await asyncio.gather(*(self._requests.delete(path) for path in surplus))
@@ -94,7 +97,7 @@ class IRWriter:
         return done + len(surplus)
 
     async def _write_slice(self, path: str, body: Json) -> int:
-        known, span = self._observed.objects.get(path), resources.span_of(body["metadata"]["labels"])
+        known, span = self._observed.objects.get(path), span_of(body["metadata"]["labels"])
         differs = known is None or known.digest != digest_of(body) or known.span != span
         if differs:
             await self._requests.write(path, body)
@@ -104,19 +107,19 @@ class IRWriter:
         return int(differs)
 
     async def _write_policy(self, key: Key) -> int:
-        policy, path = self._desired.policies[key], resources.compiled_policy_path(key)
-        body = resources.compiled_policy_object(policy, self._desired.generations.get(key, 0), self._needs(policy))
+        policy, path = self._desired.policies[key], compiled_policy_path(key)
+        body = compiled_policy_object(policy, self._desired.generations.get(key, 0), self._needs(policy))
         buckets, known = self._desired.buckets(key), self._observed.objects.get(path)
         if known is not None and not self._is_outdated(path, buckets) and known.digest == digest_of(body):
             return 0
-        body["metadata"]["labels"] = resources.span_labels(self._span(path, buckets))
+        body["metadata"]["labels"] = span_labels(self._span(path, buckets))
         await self._requests.write(path, body)
         self._on_write()
         self._shrinking.discard(path)
         return 1
 
     async def _delete_policy(self, key: Key) -> int:
-        path = resources.compiled_policy_path(key)
+        path = compiled_policy_path(key)
         known = path in self._observed.objects
         await self._requests.delete(path)
         return int(known)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_api import resources
+from netpol_api.address_set import SET_LABEL
+from netpol_api.api_objects import version_number
+from netpol_api.spans import span_of
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.slices import set_of_slice
@@ -125,7 +127,7 @@ def digest_of(body: Json) -> bytes:
     content = {k: v for k, v in spec.items() if k != "needs"} if isinstance(spec, dict) else spec
     metadata = body.get("metadata") or {}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
-    label = (metadata.get("labels") or {}).get(resources.SET_LABEL)
+    label = (metadata.get("labels") or {}).get(SET_LABEL)
     try:
         counted = wire.to_bytes({"spec": content, "owners": owners, "set": label})
     except wire.WireError:
@@ -135,7 +137,7 @@ def digest_of(body: Json) -> bytes:
 
 def version_of(data: Json) -> int:
     """An object's resourceVersion as a number; 0 for none."""
-    return resources.version_number((data.get("metadata") or {}).get("resourceVersion"))
+    return version_number((data.get("metadata") or {}).get("resourceVersion"))
 
 
 def _observed(data: Json) -> ObservedObject:
@@ -145,6 +147,6 @@ def _observed(data: Json) -> ObservedObject:
         str(metadata.get("uid") or ""),
         version_of(data),
         digest_of(data),
-        resources.span_of(metadata.get("labels") or {}),
+        span_of(metadata.get("labels") or {}),
         status if isinstance(status, dict) else None,
     )

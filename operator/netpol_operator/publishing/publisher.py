@@ -21,7 +21,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from netpol_api import resources
+from netpol_api.address_set import address_set_path
+from netpol_api.compiled_policy import compiled_policy_path
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.ir import IRDelta
@@ -102,8 +103,8 @@ class Publisher:
 
     def _all_paths(self) -> list[str]:
         """What is desired or observed, in the order that keeps readers safe: sets, policies, sets that nobody wants any more."""
-        sets = [resources.address_set_path(name, 0) for name in self.desired.sets]
-        policies = [resources.compiled_policy_path(key) for key in self.desired.policies]
+        sets = [address_set_path(name, 0) for name in self.desired.sets]
+        policies = [compiled_policy_path(key) for key in self.desired.policies]
         observed = sorted(self.observed.objects, key=self._is_unwanted_set)
         return list(dict.fromkeys((*sets, *policies, *observed)))
 

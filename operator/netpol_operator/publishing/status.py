@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from netpol_api import resources
+from netpol_api.compiled_policy import compiled_policy_path
+from netpol_api.in_force import nodes_having
+from netpol_api.kinds import NODE
+from netpol_api.node_report import NodeReport, node_report_path, report_of
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
@@ -27,31 +30,28 @@ TURN_SECONDS = 0.25
 
 
 class ReportSink:
-    """NodeReports, as far as they say what is in force where. One of another schema says nothing that is counted."""
+    """NodeReports by node. One of another schema says nothing that is counted."""
 
     def __init__(self, on_change: Callable[[Key], None], on_new: Callable[[], None]) -> None:
-        self.in_force: dict[str, dict[str, str]] = {}
+        self.reports: dict[str, NodeReport] = {}
         self._on_change = on_change
         self._on_new = on_new
 
     def put(self, data: Json) -> None:
-        status = data.get("status")
-        policies = None
-        if isinstance(status, dict) and status.get("schema") == resources.NODE_REPORT_SCHEMA:
-            policies = status.get("policies")
-        self._change(str(data["metadata"]["name"]), dict(policies) if isinstance(policies, dict) else {})
-
-    def gone(self, namespace: str, name: str) -> None:
-        self._change(name, {})
-        del self.in_force[name]
-
-    def _change(self, node: str, new: dict[str, str]) -> None:
-        if node not in self.in_force:
+        report = report_of(data)
+        if report.node not in self.reports:
             # Its node may be gone already: an agent that outlives its Node reports once more.
             self._on_new()
-        old = self.in_force.get(node, {})
-        self.in_force[node] = new
-        for text in {k for k, v in old.items() ^ new.items()}:
+        self._change(report)
+
+    def gone(self, namespace: str, name: str) -> None:
+        self._change(NodeReport(name))
+        del self.reports[name]
+
+    def _change(self, new: NodeReport) -> None:
+        old = self.reports.get(new.node, NodeReport(new.node))
+        self.reports[new.node] = new
+        for text in {k for k, _ in old.in_force.items() ^ new.in_force.items()}:
             namespace, _, name = text.partition("/")
             self._on_change(Key(namespace, name))
 
@@ -112,11 +112,11 @@ class StatusWriter:
         wrote = 0
         while dirty and wrote < RATE * TURN_SECONDS:
             key = dirty.pop()
-            policy, path = self._publisher.desired.policies.get(key), resources.compiled_policy_path(key)
+            policy, path = self._publisher.desired.policies.get(key), compiled_policy_path(key)
             known = self._publisher.observed.objects.get(path)
             if policy is None or known is None:
                 continue
-            wanted = self.numbers(key, policy.digest)
+            wanted = numbers(key, policy.digest, self._spans.nodes(key), self.reports.reports)
             if known.status == wanted:
                 continue
             wrote += 1
@@ -126,24 +126,23 @@ class StatusWriter:
                 dirty.add(key)
                 raise
 
-    def numbers(self, key: Key, digest: str) -> Json:
-        """The status of one policy."""
-        nodes = self._spans.nodes(key)
-        name = str(key)
-        in_force = sum(self.reports.in_force.get(node, {}).get(name) == digest for node in nodes)
-        return {"pods": sum(nodes.values()), "nodes": len(nodes), "nodesInForce": in_force, "inForce": f"{in_force}/{len(nodes)}"}
-
     async def _remove_orphans(self) -> None:
-        for name in sorted(set(self.reports.in_force) - self.nodes.names):
+        for name in sorted(set(self.reports.reports) - self.nodes.names):
             try:
-                await self._client.get(f"{resources.NODES}/{name}")
+                await self._client.get(NODE.path(name=name))
                 continue
             except ApiError as error:
                 if not error.is_not_found:
                     raise
             try:
-                await self._client.delete(resources.node_report_path(name))
+                await self._client.delete(node_report_path(name))
                 log.info("node %s is gone: its report is removed", name)
             except ApiError as error:
                 if not error.is_not_found:
                     raise
+
+
+def numbers(key: Key, digest: str, pods: Mapping[str, int], reports: Mapping[str, NodeReport]) -> Json:
+    """The status of one policy. `pods`: how many it selects on each node that needs it."""
+    having = len(nodes_having(key, digest, pods, reports))
+    return {"pods": sum(pods.values()), "nodes": len(pods), "nodesInForce": having, "inForce": f"{having}/{len(pods)}"}

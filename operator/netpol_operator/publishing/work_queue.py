@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable
 
-from netpol_api import resources
+from netpol_api.compiled_policy import compiled_policy_path
 from netpol_compiler.model.objects import Key
 from netpol_operator.publishing.desired import DesiredIR
 from netpol_operator.publishing.observed import Item, ObservedIR
@@ -81,6 +81,6 @@ def blocked_of(
         return {key for key in items if isinstance(key, Key) and not desired.policies[key].set_names.isdisjoint(failed)}
     if phase is Phase.DELETE_SETS:
         # A policy that still stands as it was may name a set that nobody else wants: its set stays too.
-        stands = any(isinstance(item, Key) and resources.compiled_policy_path(item) in observed.objects for item in failed)
+        stands = any(isinstance(item, Key) and compiled_policy_path(item) in observed.objects for item in failed)
         return set(items) if stands else set()
     return set()

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from netpol_api.kinds import DEPLOYMENT, NODE
 from netpol_lab.control import kubernetes_bin
 from netpol_lab.control.control_plane import APISERVER, LOCAL
 from netpol_lab.errors import LabError
@@ -137,10 +138,10 @@ class Builder:
         self._ip(self.plan.api.netns, [f"route replace {blocks[node.name]} via {node.name}"])
 
     def _block(self, node: Node) -> str:
-        return str(self._get(f"/api/v1/nodes/{node.name}").get("spec", {}).get("podCIDR", ""))
+        return str(self._get(NODE.path(name=node.name)).get("spec", {}).get("podCIDR", ""))
 
     def _ready(self, node: Node) -> bool:
-        return _true(self._get(f"/api/v1/nodes/{node.name}"), "Ready")
+        return _true(self._get(NODE.path(name=node.name)), "Ready")
 
     def _write_images(self, programs: Path) -> list[Path]:
         _IMAGES.mkdir()
@@ -157,7 +158,7 @@ class Builder:
     # ---- objects -----------------------------------------------------------------------------------------------------
 
     def _names_answered(self) -> bool:
-        return _true(self._get(f"/apis/apps/v1/namespaces/{coredns.NAMESPACE}/deployments/{coredns.NAME}"), "Available")
+        return _true(self._get(DEPLOYMENT.path(coredns.NAMESPACE, coredns.NAME)), "Available")
 
     def _get(self, path: str) -> Mapping[str, Any]:
         """An object; empty when it is not there or the server does not answer."""

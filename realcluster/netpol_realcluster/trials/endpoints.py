@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from kubectl import Kubectl
 from netpol_compiler.model.addresses import Address, parse_address
+from netpol_compiler.model.objects import TERMINAL_PHASES
 from netpol_lab.errors import LabError
 from netpol_lab.network.netns import setns
 from netpol_lab.traffic.probe import Answer, Prober, parse_port
@@ -109,7 +110,7 @@ def pod(real: RealCluster, item: dict[str, Any]) -> Place:
 def pods(real: RealCluster, kubectl: Kubectl, namespace: str, *options: str) -> dict[str, Place]:
     """The pods of a namespace that have addresses and are not over, by name. `options` are kubectl's, such as --selector=..."""
     found = [p for p in kubectl.items("pods", f"--namespace={namespace}", *options) if p["status"].get("podIP")]
-    return {p["metadata"]["name"]: pod(real, p) for p in found if p["status"]["phase"] not in ("Succeeded", "Failed")}
+    return {p["metadata"]["name"]: pod(real, p) for p in found if p["status"]["phase"] not in TERMINAL_PHASES}
 
 
 def all_reach(questions: list[tuple[Place, str]]) -> list[bool]:

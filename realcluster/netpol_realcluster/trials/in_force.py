@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl import Kubectl
+from netpol_api.kinds import NETWORK_POLICY
 from netpol_lab.errors import LabError
 from netpol_realcluster.client import RealCluster
 
@@ -32,8 +33,8 @@ def policy(
     types = [direction.capitalize() for direction in given]
     spec = {"podSelector": {"matchLabels": dict(labels or {})}, "policyTypes": types, **given}
     return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
+        "apiVersion": NETWORK_POLICY.api_version,
+        "kind": NETWORK_POLICY.kind,
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
