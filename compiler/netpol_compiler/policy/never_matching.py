@@ -1,4 +1,4 @@
-"""What in a policy can never match, whatever pods there will be: told apart from what matches nothing today. Pure.
+"""What in a policy can never match, whatever pods there will be, as opposed to what matches nothing today. Pure.
 
 In: a parsed policy. Out: (path, reason) for each part. The rules are those of the API text: requirements of a selector are
 ANDed; an ipBlock's exceptions are cut from its cidr; a named port is a port of a pod, never of an address block.

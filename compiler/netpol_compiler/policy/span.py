@@ -3,9 +3,9 @@
     set_/remove_ pod ----+--> LabelIndex (pod <-> policy) --> pods and nodes of each policy
     set_/remove_ policy -+--> sets of each policy ----------> nodes of each set
 
-A node needs a set when it runs a pod that a policy selects which names it. It is told of every policy of the namespaces of
-its pods: then a label that changes on one of them never has to wait for anybody. A pod counts from the moment it is bound to
-a node, before it has an address: policies and sets are on their way while it starts.
+A node needs a set when it runs a pod that is selected by a policy that names the set. It is notified of every policy in the
+namespaces of its pods, so that new labels on one of them never have to wait for the operator. A pod counts as soon as it is bound
+to a node, before it has an address, so that policies and sets reach the node while the pod starts.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Spans:
         return frozenset(node for key in self._users.get(name, ()) for node in self._policies[key].nodes)
 
     def nodes_of_namespace(self, namespace: str) -> frozenset[str]:
-        """The nodes that run a pod of a namespace, and so are told of its policies."""
+        """The nodes that run a pod of a namespace, and so are notified of its policies."""
         return frozenset(self._namespaces.get(namespace, ()))
 
     def policies_of(self, namespace: str) -> frozenset[Key]:
