@@ -83,6 +83,7 @@ SPREADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addresses", SPREADS.values(), ids=SPREADS)
 def test_no_path_is_deeper_than_nftables_follows_whatever_the_addresses_and_ports(addresses: list[str]) -> None:
     """nftables refuses tables in which some path from FORWARD goes through more than 15 chains."""
@@ -94,6 +95,7 @@ def test_no_path_is_deeper_than_nftables_follows_whatever_the_addresses_and_port
         assert parse_iptables_restore(render.full_iptables_text(node.ruleset, family, hook)).depth(HOOK_PARENT) <= MAX_DEPTH
 
 
+@pytest.mark.slow
 def test_five_thousand_single_ports_with_other_peers_fit_the_tree() -> None:
     rules = [allow(pods(who=f"w{i % 2}"), ports=[port(i * 3 + 1)]) for i in range(5000)]
     node = node_of(cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules)))

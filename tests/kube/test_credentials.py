@@ -145,6 +145,7 @@ def test_an_auth_providers_token_is_shown_and_without_plugins_it_is_refused(tmp_
         from_kubeconfig(path)
 
 
+@pytest.mark.slow
 def test_the_kubernetes_library_is_loaded_for_a_plugin_alone(tmp_path):
     code = (
         "import sys; from pathlib import Path; from netpol_kube.client import ApiClient; from netpol_kube.credentials import *\n"

@@ -95,6 +95,7 @@ def test_colours_on_a_terminal_unless_they_are_refused(environment: tuple[str, .
     assert "\x1b" not in _on_a_terminal("matrix", *environment, "--no-color", NO_COLOR="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_offers_the_commands(shell: str) -> None:
     variables = {"_NPCTL_COMPLETE": f"complete_{shell}", "COMP_WORDS": "npctl ma", "COMP_CWORD": "1"}
