@@ -15,6 +15,7 @@ from dataplanes import (
     dataplane,
     dataplane_killed_after,
     members,
+    rules,
     ruleset,
     saved,
     set_name,
@@ -195,9 +196,9 @@ def test_a_rule_that_the_kernel_refuses_is_isolated_and_the_rest_converges(kind:
     assert result.pending
     for family in FAMILIES:
         chains = plane.tables[family].read().chains
-        assert chains["npc-bi-a"] == ("-p udp -m udp --dport 53 -g npc-allow",)
+        assert chains["npc-bi-a"] == rules("-p udp -m udp --dport 53 -g npc-allow")
         assert chains["npc-bi-b"] == ruleset().chains[family]["npc-bi-a"], "the last good rules stay"
-        assert chains["npc-bi-c"] == ("-j DROP",), "without last good rules it is closed"
+        assert chains["npc-bi-c"] == rules("-j DROP"), "without last good rules it is closed"
         assert "npc-trial" not in chains
     result = plane.sync(ruleset(pods=("a", "b", "c")))
     assert (result.failures, result.pending) == ((), False)
@@ -234,7 +235,7 @@ def test_rules_of_a_set_that_refused_an_exception_are_closed_because_the_set_is_
     plane = dataplane(BackendKind.NFT)
     result = plane.sync(Ruleset(good.chains, {**good.sets, name: wide}))
     assert {f.what for f in result.failures} == {f"set {name}", "chain npc-bi-a (IPv4)"}
-    assert plane.tables[Family.V4].read().chains["npc-bi-a"] == ("-j DROP",)
+    assert plane.tables[Family.V4].read().chains["npc-bi-a"] == rules("-j DROP")
 
 
 @both
@@ -245,7 +246,7 @@ def test_a_set_of_another_type_is_reported_and_its_rules_are_closed(kind: Backen
     plane = dataplane(kind)
     result = plane.sync(ruleset(pods=("a",)))
     assert {f.what for f in result.failures} == {f"set {name}", "chain npc-bi-a (IPv4)"}
-    assert plane.tables[Family.V4].read().chains["npc-bi-a"] == ("-j DROP",)
+    assert plane.tables[Family.V4].read().chains["npc-bi-a"] == rules("-j DROP")
     assert plane.tables[Family.V6].read().chains["npc-bi-a"] == ruleset().chains[Family.V6]["npc-bi-a"]
 
 
@@ -389,8 +390,8 @@ def test_rules_that_iptables_prints_differently_are_not_taken_for_damage(kind: B
 
 @isolated
 def test_a_transaction_too_long_for_one_message_is_written_in_parts() -> None:
-    rules = tuple(f'-p tcp -m tcp --dport {port} -m comment --comment "{"x " * 100}x" -g npc-allow' for port in range(1, 1500))
-    desired = with_chain(ruleset(pods=("a", "b")), "npc-bi-b", rules)
+    texts = tuple(f'-p tcp -m tcp --dport {port} -m comment --comment "{"x " * 100}x" -g npc-allow' for port in range(1, 1500))
+    desired = with_chain(ruleset(pods=("a", "b")), "npc-bi-b", texts)
     plane = dataplane(BackendKind.NFT)
     assert plane.sync(desired).failures == ()
     assert_in_force(BackendKind.NFT, desired)

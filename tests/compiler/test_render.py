@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from netpol_compiler.model.kinds import Family
-from netpol_compiler.ruleset import render, rule_text
+from netpol_compiler.ruleset import render
+from netpol_compiler.ruleset.changes import InsertRule, chain_changes
+from netpol_compiler.ruleset.rules import MAX_COMMENT, Jump, Verdict, rule
 from netpol_compiler.ruleset.values import IPSet, Ruleset
 from netpol_compiler.witnesses.restored import node_text
 
@@ -32,8 +34,9 @@ def test_exceptions_come_before_their_block_and_go_after_it() -> None:
 
 
 def test_a_transaction_declares_fills_hooks_and_then_deletes() -> None:
-    text = render.chains_transaction({"b": ("-j a",), "a": ("-j DROP", "-j RETURN")}, ["old", "c"], ["-I FORWARD 1 -j b"])
-    assert text.splitlines() == [
+    up = {"b": (rule(action=Jump("a")),), "a": (rule(action=Verdict.DROP), rule(action=Verdict.RETURN))}
+    changes = chain_changes(up, ["old", "c"], [InsertRule("FORWARD", rule(action=Jump("b")))])
+    assert render.table_text(changes).splitlines() == [
         "*filter",
         ":a - [0:0]",
         ":b - [0:0]",
@@ -47,7 +50,7 @@ def test_a_transaction_declares_fills_hooks_and_then_deletes() -> None:
         "-X old",
         "COMMIT",
     ]
-    assert render.chains_transaction({}) == ""
+    assert render.table_text(chain_changes({})) == ""
 
 
 def test_a_node_from_nothing_has_the_hook_first_of_forward() -> None:
@@ -57,5 +60,6 @@ def test_a_node_from_nothing_has_the_hook_first_of_forward() -> None:
 
 def test_nothing_in_a_comment_ends_its_quotes() -> None:
     for odd in "\"'\\`$\n\tä":
-        assert rule_text.comment(f"a{odd}b") == '-m comment --comment "a?b"'
-    assert len(rule_text.comment("x" * 1000)) == len('-m comment --comment ""') + rule_text.MAX_COMMENT
+        commented = rule(action=Verdict.DROP, comment=f"a{odd}b")
+        assert render.rule_text(commented) == '-m comment --comment "a?b" -j DROP'
+    assert len(rule(action=Verdict.DROP, comment="x" * 1000).comment) == MAX_COMMENT

@@ -15,6 +15,7 @@ from netpol_agent.dataplane.iptables import FilterTable
 from netpol_agent.dataplane.runner import Processes, Runner
 from netpol_agent.errors import AgentError, KernelError
 from netpol_compiler.model.kinds import FAMILIES
+from netpol_compiler.ruleset.changes import RemoveRule
 from netpol_compiler.ruleset.render import destroy_set
 from netpol_compiler.ruleset.values import CHAIN_PREFIX, HOOK_PARENT, HOOK_RULE
 
@@ -63,7 +64,7 @@ def clean_chains(backend: Backend, run: Runner, removed: Removed) -> None:
 
 def _clean_table(table: FilterTable, removed: Removed) -> str:
     state = table.read()
-    hooks = [f"-D {HOOK_PARENT} {HOOK_RULE}"] * state.hooks + [stray.replace("-A", "-D", 1) for stray in state.strays]
+    hooks = [*[RemoveRule(HOOK_PARENT, HOOK_RULE)] * state.hooks, *state.strays]
     outcome = table.write({}, state.chains, hooks, state.chains)
     removed.chains += len(outcome.down)
     return outcome.whole or "; ".join(f.words for f in outcome.failures.values())

@@ -23,8 +23,10 @@ from netpol_agent.dataplane.transactions import SizeLimit
 from netpol_agent.errors import Failure, KernelError
 from netpol_agent.netlink.ipset import KernelSets
 from netpol_compiler.model.kinds import Family
+from netpol_compiler.ruleset.changes import TableChange
 from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
-from netpol_compiler.ruleset.values import IPSet, Rules, Ruleset, Touched, set_prefix
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched, set_prefix
 
 T = TypeVar("T")
 
@@ -49,11 +51,11 @@ class SyncResult:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """What the kernel really holds where that differs from what we wrote. None: it is gone.
-    `hooks`: the lines that put the hook right again, for the families where it is not."""
+    `hooks`: the changes that put the hook right again, for the families where it is not."""
 
     chains: Mapping[Family, Mapping[str, Rules | None]] = field(default_factory=dict)
     sets: Mapping[str, IPSet | None] = field(default_factory=dict)
-    hooks: Mapping[Family, Sequence[str]] = field(default_factory=dict)
+    hooks: Mapping[Family, Sequence[TableChange]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.hooks or any(self.chains.values()))
@@ -114,7 +116,7 @@ class Dataplane:
         self.ipsets = IPSets(backend.ipset, run, kernel_sets)
         self._clock = clock
         self._loaded = False
-        self._hook_lines: dict[Family, list[str]] = {}
+        self._hook_changes: dict[Family, Sequence[TableChange]] = {}
         self._failures: dict[tuple[str, str], Failure] = {}
         self._busy: dict[str, int] = {}
         self._pending_sets: set[str] = set()
@@ -136,14 +138,14 @@ class Dataplane:
 
     def note_hook(self, family: Family, state: TableState) -> None:
         """Remember what the next transaction has to do to have the hook first."""
-        self._hook_lines[family] = state.hook_lines
+        self._hook_changes[family] = state.hook_changes
 
     def adopt(self, drift: Drift) -> None:
         """Believe the kernel where it differs from what we wrote; the next sync then repairs the difference."""
         for family, chains in drift.chains.items():
             _merge(self.chains[family], chains)
         _merge(self.sets, drift.sets)
-        self._hook_lines.update({f: list(lines) for f, lines in drift.hooks.items()})
+        self._hook_changes.update(drift.hooks)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Dataplane:
             self._pending_chains[family] |= work.chains[family]
             return False
         self._settle("family", str(int(family)), None)
-        self._hook_lines[family] = []
+        self._hook_changes[family] = ()
         now, desired = self.chains[family], work.ruleset.chains.get(family, {})
         now.update(outcome.up)
         for name in outcome.down:
@@ -261,7 +263,7 @@ class Dataplane:
         now, desired = self.chains[family], work.ruleset.chains.get(family, {})
         up = {n: desired[n] for n in work.chains[family] if n in desired and desired[n] != now.get(n)}
         down = {n for n in work.chains[family] if n in now and n not in desired}
-        hook = self._hook_lines.get(family, []) if desired else []
+        hook = self._hook_changes.get(family, ()) if desired else ()
         if not up and not down and not hook:
             return Outcome()
         work.changed = True
@@ -314,7 +316,7 @@ class Dataplane:
 
     def behind(self, ruleset: Ruleset) -> Behind:
         """What the kernel lacks of `ruleset`. What only has to go does not count."""
-        hooks = any(self._hook_lines.get(f) and ruleset.chains.get(f) for f in self.families)
+        hooks = any(self._hook_changes.get(f) and ruleset.chains.get(f) for f in self.families)
         return Behind(
             everything=hooks or not self._loaded or ("whole", "") in self._failures,
             chains={f: frozenset(names & ruleset.chains.get(f, {}).keys()) for f, names in self._pending_chains.items()},
@@ -337,7 +339,7 @@ class Dataplane:
 
     def _result(self, work: _Work) -> SyncResult:
         self._failures.pop(("whole", ""), None)
-        hooks = any(lines and work.ruleset.chains.get(f) for f, lines in self._hook_lines.items())
+        hooks = any(changes and work.ruleset.chains.get(f) for f, changes in self._hook_changes.items())
         pending = bool(self._pending_sets or any(self._pending_chains.values()) or hooks)
         if pending:
             self._schedule()
