@@ -86,6 +86,17 @@ class Recorder:
         return [name for name, _ in self.started]
 
 
+class Refusing(Recorder):
+    """A real runner, but programs whose name holds `refused` (if that is not empty) fail without doing anything."""
+
+    refused = ""
+
+    def __call__(self, command: Sequence[str], text: str = "") -> Done:
+        if self.refused and self.refused in Path(command[0]).name:
+            return Done(-1, "", "out of memory, says the test")
+        return super().__call__(command, text)
+
+
 def dataplane(kind: BackendKind, run: Callable[..., Done] | None = None, **more: object) -> Dataplane:
     return Dataplane(find_backend(kind), FAMILIES, run or Processes(), **more)  # type: ignore[arg-type]  # passes on a clock
 

@@ -187,11 +187,14 @@ class Dataplane:
 
     def _names(self, ruleset: Ruleset, touched: Touched | None) -> tuple[frozenset[str], dict[Family, frozenset[str]]]:
         if touched is None:
-            return (
-                frozenset(ruleset.sets) | frozenset(self.sets),
-                {f: frozenset(ruleset.chains.get(f, {})) | frozenset(self.chains[f]) for f in self.families},
+            touched = Touched(
+                {f: frozenset(ruleset.chains.get(f, {}).keys() | self.chains[f].keys()) for f in self.families},
+                frozenset(ruleset.sets.keys() | self.sets.keys()),
             )
-        retry = self.retry_at is not None and self._clock() >= self.retry_at
+            # What failed and is neither there nor wanted any more is not pending either.
+            retry = True
+        else:
+            retry = self.retry_at is not None and self._clock() >= self.retry_at
         sets = touched.sets | (self._pending_sets if retry else frozenset())
         chains = {
             f: touched.chains.get(f, frozenset()) | (self._pending_chains[f] if retry else frozenset()) for f in self.families
@@ -291,9 +294,10 @@ class Dataplane:
         self._note_removals(work, lines, failures)
 
     def _note_removals(self, work: _Work, lines: list[str], failures: list[LineFailure]) -> None:
-        failed = {f.line: f for f in failures}
+        failed, written = {f.line: f for f in failures}, set[str]()
         for line in lines:
             verb, name, *_ = line.split(" ", 3)
+            written.add(name)
             failure = failed.get(line)
             if verb == "destroy" and failure is None:
                 del self.sets[name]
@@ -308,7 +312,7 @@ class Dataplane:
         not_removed = failed_members(failures)
         for name in work.sets:
             now, desired = self.sets.get(name), work.ruleset.sets.get(name)
-            if lines and now is not None and desired is not None:
+            if name in written and now is not None and desired is not None:
                 left = {m for m in now.members if m in desired.members or (name, m.removesuffix(" nomatch")) in not_removed}
                 self.sets[name] = IPSet(name, now.type, now.family, frozenset(left))
             pending = self.sets.get(name) != desired
