@@ -1,7 +1,7 @@
 """Wires an agent to folders or to the Kubernetes API, and runs it until it is told to stop.
 
     folders:  FolderSource -> Agent -> FolderReporter                      one thread, plus one if there is a port
-    API:      KubeSource ---> Agent -> KubeReporter                        the agent's thread and the background's
+    API:      ApiSource ---> Agent -> NodeReporter                        the agent's thread and the background's
               ApiClient, watches, reports, HTTP: all in the background
 
 What it may do comes from the capabilities NET_ADMIN (tables, sets, conntrack) and NET_RAW (the set match of iptables opens a raw
@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 from netpol_agent.dataplane.backend import STARTED_AHEAD
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
-from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.reporting.agent_report import FolderReporter
 
 if TYPE_CHECKING:
-    from netpol_agent.inputs.background import Background
     from netpol_agent.serving.metrics import Metrics
+    from netpol_agent.threads.background import Background
 
 log = logging.getLogger("agent")
 
@@ -94,8 +94,8 @@ def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, 
 
 def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
-    from netpol_agent.inputs.api_source import KubeSource
-    from netpol_agent.reporting.node_report import AgentPod, KubeReporter
+    from netpol_agent.inputs.api_source import ApiSource
+    from netpol_agent.reporting.node_report import AgentPod, NodeReporter
     from netpol_kube.client import ApiClient
     from netpol_kube.credentials import CredentialsError, find
 
@@ -108,8 +108,8 @@ def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int
     sys.setswitchinterval(0.0005)
     with background() as work:
         work.at_end(client.close)
-        source = KubeSource(options.node, client, work)
-        reporter = KubeReporter(options.node, client, work.loop, pod)
+        source = ApiSource(options.node, client, work)
+        reporter = NodeReporter(options.node, client, work.loop, pod)
         metrics = None
         if listen is not None:
             metrics = _metrics(
@@ -123,7 +123,7 @@ def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int
             )
         source.start()
         agent = Agent(options, source, reporter, run, metrics)
-        work.forever("writing reports", reporter.run)
+        work.run("writing reports", reporter.run)
         if metrics is not None and listen is not None:
             _serve(work, agent, options.node, metrics, listen)
         agent.run(stopped)
@@ -132,7 +132,7 @@ def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int
 @contextmanager
 def background() -> Iterator[Background]:
     """A running background thread."""
-    from netpol_agent.inputs.background import Background
+    from netpol_agent.threads.background import Background
 
     work = Background()
     work.start()
@@ -168,7 +168,7 @@ def _serve(work: Background, agent: Agent, node: str, metrics: Metrics, listen: 
 
 def _unready(agent: Agent) -> str:
     """Why this node's rules are not in force for the first time yet; empty when they are."""
-    if agent.programmed:
+    if agent.enforcement.programmed:
         return ""
     report = agent.report
     if report is None or not report.complete:

@@ -1,7 +1,8 @@
-"""The Kubernetes API as JSON over one pool of connections: requests, paged lists, watches. No models, no caches, no retries.
+"""The Kubernetes API as JSON over one pool of connections: requests, paged lists, watches. No models, no caches.
 
 In: paths as the API server spells them (`/api/v1/pods`) and plain JSON values. Out: the same, or an ApiError (the server said
 no), ApiUnreachable (nobody answered, or the connection broke) or ProtocolError (the answer is not what the API promises).
+Nothing is tried again, but for `listed`, and a busy server if the caller wants that.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
-import aiohttp
+from netpol_kube.aiohttp_import import aiohttp
+from netpol_kube.backoff import Backoff
+from netpol_kube.credentials import Credentials
+from netpol_kube.errors import ApiError, ApiUnreachable, CredentialsError, Json, KubeError, ProtocolError, reason_of
 
-from netpol_kube.credentials import Credentials, CredentialsError
-
-Json = dict[str, Any]
+__all__ = ["ApiClient", "ApiError", "ApiUnreachable", "Json", "KubeError", "Page", "ProtocolError", "checked_object"]
 
 REQUEST_SECONDS = 60.0
-"""For one answer, headers to end."""
+"""For one answer, headers to end; from afar, between two parts of it."""
+CONNECT_SECONDS, FAR_CONNECT_SECONDS = 5.0, 10.0
 SILENCE_SECONDS = 90.0
 """A watch that is silent for longer is opened again. Bookmarks come every minute, but none for a kind that never changed since
 the API server started."""
@@ -28,6 +31,10 @@ WATCH_SECONDS = (240, 480)
 """The server ends a watch after a time between these, so that a cluster's watches do not all come again at once."""
 LONGEST_RETRY_AFTER = 60.0
 """Seconds for which a server may ask to be left alone."""
+LIST_TRIES = 3
+"""How often a list whose pages have expired is begun again, before it is asked for in one piece."""
+BUSY_SECONDS, LONGEST_BUSY_SECONDS = 0.2, 2.0
+"""Before a busy server is asked again: the first wait and the longest."""
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _TEXTS = ("name", "namespace", "uid", "resourceVersion")
 PATCH_KINDS = {
@@ -38,54 +45,6 @@ PATCH_KINDS = {
 }
 
 
-class KubeError(Exception):
-    """Base of all that can go wrong with a request."""
-
-
-class ApiUnreachable(KubeError):
-    """No answer: connection refused, reset, or silent."""
-
-
-class ProtocolError(KubeError):
-    """An answer that is no JSON or lacks what the API promises."""
-
-
-class ApiError(KubeError):
-    """The API server's own refusal: HTTP `status`, the Status object's `reason` and `message`, both as one line each that any
-    log or terminal can take: JSON can carry line ends, terminal commands and halves of characters."""
-
-    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
-        reason, message = _one_line(reason), _one_line(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
-        super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
-
-    @property
-    def is_not_found(self) -> bool:
-        return self.status == 404
-
-    @property
-    def is_conflict(self) -> bool:
-        """Somebody else has written it meanwhile."""
-        return self.status == 409 and self.reason != "AlreadyExists"
-
-    @property
-    def already_exists(self) -> bool:
-        return self.status == 409 and self.reason == "AlreadyExists"
-
-    @property
-    def is_gone(self) -> bool:
-        """The resourceVersion or continue token is too old."""
-        return self.status == 410
-
-    @property
-    def is_passing(self) -> bool:
-        """Worth trying again: the server is overloaded, starting or stopping."""
-        return self.status == 429 or self.status >= 500
-
-
 class Page(NamedTuple):
     """One page of a list; `resource_version` is the same in all pages of one list."""
 
@@ -94,13 +53,27 @@ class Page(NamedTuple):
 
 
 class ApiClient:
-    """One API server. Use as `async with ApiClient(credentials) as client`, or call `close`."""
+    """One API server. Use as `async with ApiClient(credentials) as client`, or call `close`; it can be used again after that.
 
-    def __init__(self, credentials: Credentials, user_agent: str = "npctl", connections: int = 64) -> None:
+    `far`: the server may be at the end of a slow line, as a person's is: answers are compressed and may take their time.
+    `busy_tries`: how often a request is sent again that the server refuses because it has too much to do (429).
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        user_agent: str = "npctl",
+        connections: int = 64,
+        *,
+        far: bool = False,
+        busy_tries: int = 0,
+    ) -> None:
         self.credentials = credentials
         self._tls = credentials.tls()
         self._agent = user_agent
         self._connections = connections
+        self._far = far
+        self._busy_tries = busy_tries
         self._open: aiohttp.ClientSession | None = None
         self.requests = 0
 
@@ -112,11 +85,21 @@ class ApiClient:
 
     async def close(self) -> None:
         if self._open is not None:
-            await self._open.close()
+            session, self._open = self._open, None
+            await session.close()
 
     async def get(self, path: str, **params: str) -> Json:
         """One object, or whatever JSON the path gives."""
         return await self._json("GET", path, params)
+
+    async def find(self, path: str, **params: str) -> Json | None:
+        """One object; None when there is none."""
+        try:
+            return await self.get(path, **params)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            return None
 
     async def create(self, path: str, body: Json, **params: str) -> Json:
         return await self._json("POST", path, params, body)
@@ -158,6 +141,16 @@ class ApiClient:
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
 
+    async def listed(self, path: str, **params: Any) -> list[Json]:
+        """A whole list. One whose pages expire on the way is begun again, and asked for in one piece if that goes on."""
+        for limit in (500,) * LIST_TRIES + (0,):
+            try:
+                return [item async for page in self.pages(path, limit=limit, **params) for item in page.items]
+            except ApiError as error:
+                if not error.is_gone or not limit:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
     async def watch(
         self, path: str, resource_version: str, metadata_only: bool = False, **params: str
     ) -> AsyncIterator[tuple[str, Json]]:
@@ -168,7 +161,7 @@ class ApiClient:
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version, **params}
         headers = {"Accept": _METADATA.format("")} if metadata_only else {}
         query.setdefault("timeoutSeconds", str(random.randint(*WATCH_SECONDS)))
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds, sock_read=SILENCE_SECONDS)
         try:
             async with await self._request("GET", path, query, None, headers, timeout) as response:
                 if response.status != 200:
@@ -177,17 +170,33 @@ class ApiClient:
                     async for line in _lines(response):
                         yield _event(path, line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachable(f"watch {path}: {_words(error)}") from error
+            raise ApiUnreachable(f"watch {path}", reason_of(error)) from error
+
+    @property
+    def _connect_seconds(self) -> float:
+        return FAR_CONNECT_SECONDS if self._far else CONNECT_SECONDS
 
     async def _json(
         self, method: str, path: str, params: Mapping[str, str], body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Json:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=5)
+        backoff = Backoff(BUSY_SECONDS, LONGEST_BUSY_SECONDS, factor=4.0)
+        for _ in range(self._busy_tries):
+            try:
+                return await self._answer(method, path, params, body, headers or {})
+            except ApiError as error:
+                if error.status != 429:
+                    raise
+                await asyncio.sleep(backoff.next_seconds(min(error.retry_after, LONGEST_BUSY_SECONDS)))
+        return await self._answer(method, path, params, body, headers or {})
+
+    async def _answer(self, method: str, path: str, params: Mapping[str, str], body: Any, headers: Mapping[str, str]) -> Json:
+        limit = {"sock_read": REQUEST_SECONDS} if self._far else {"total": REQUEST_SECONDS}
+        timeout = aiohttp.ClientTimeout(sock_connect=self._connect_seconds, **limit)
         try:
-            async with await self._request(method, path, params, body, headers or {}, timeout) as response:
+            async with await self._request(method, path, params, body, headers, timeout) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachable(f"{method} {path}: {_words(error)}") from error
+            raise ApiUnreachable(f"{method} {path}", reason_of(error)) from error
         if response.status >= 300:
             raise _error(response, content)
         try:
@@ -209,16 +218,25 @@ class ApiClient:
     ) -> aiohttp.ClientResponse:
         self.requests += 1
         try:
-            token = self.credentials.bearer()
+            authorization = self.credentials.authorization()
         except CredentialsError as error:
-            raise ApiUnreachable(str(error)) from error
-        sent = {**headers, **({"Authorization": f"Bearer {token}"} if token else {})}
+            raise ApiUnreachable(f"{method} {path}", str(error)) from error
+        sent = {**headers, **({"Authorization": authorization} if authorization else {})}
         data = None
         if body is not None:
             data = json.dumps(body, separators=(",", ":")).encode()
             sent.setdefault("Content-Type", "application/json")
         return await self._session().request(
-            method, self.credentials.server + path, params=params, data=data, headers=sent, timeout=timeout, ssl=self._tls or True
+            method,
+            self.credentials.server + path,
+            params=params,
+            data=data,
+            headers=sent,
+            timeout=timeout,
+            ssl=self._tls or True,
+            server_hostname=self.credentials.server_name or None,
+            proxy=self.credentials.proxy or None,
+            allow_redirects=False,
         )
 
     def _session(self) -> aiohttp.ClientSession:
@@ -226,7 +244,8 @@ class ApiClient:
         if self._open is None:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60, force_close=False)
             # Uncompressed: packing and unpacking costs more processor time than the node network saves.
-            headers = {"User-Agent": self._agent, "Accept": "application/json", "Accept-Encoding": "identity"}
+            encoding = "gzip" if self._far else "identity"
+            headers = {"User-Agent": self._agent, "Accept": "application/json", "Accept-Encoding": encoding}
             self._open = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False)
         return self._open
 
@@ -266,10 +285,6 @@ def _event(path: str, line: bytes) -> tuple[str, Json]:
     return str(kind), checked_object(f"watch {path}", data, named=kind != "BOOKMARK")
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -303,10 +318,4 @@ def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
         retry_after = min(LONGEST_RETRY_AFTER, max(0.0, float(response.headers.get("Retry-After") or 0)))
     except ValueError:
         retry_after = 0.0
-    return ApiError(response.status, _text(status.get("reason")), message, retry_after)
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, asyncio.TimeoutError) and not str(error):
-        return "no answer in time"
-    return str(error) or type(error).__name__
+    return ApiError(response.status, _text(status.get("reason")), message, retry_after, status)

@@ -1,33 +1,36 @@
-"""Where the API server is and how the daemons prove who they are: a service account's files, or a kubeconfig.
+"""Where the API server is and how a program proves who it is: a service account's files, or a kubeconfig.
 
-The daemons read kubeconfigs themselves, because the kubernetes library costs 40 MB and half a second to import. What only
-people's kubeconfigs have (exec plugins, auth providers) is refused with a remedy; the command line uses the library.
+In: the kubeconfig's paths and a context, or the files of the pod. Out: `Credentials`. Daemons run no plugins: what a kubeconfig
+leaves to one is refused with a remedy, unless the caller asks for `plugins`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import ipaddress
 import os
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+
+from netpol_kube import kubeconfig
+from netpol_kube.errors import CredentialsError
+from netpol_kube.kubeconfig import Entry, Kubeconfig, read_text
+
+__all__ = ["Credentials", "CredentialsError", "find", "from_kubeconfig", "in_cluster", "through_environment_proxy"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class CredentialsError(Exception):
-    """No usable credentials; `remedy` says what to do."""
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        self.remedy = remedy
-        super().__init__(what)
-
-
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """`ca` and `certificate` are PEM text; `token_file` wins over `token` and is read anew, because tokens are rotated."""
+    """`ca` and `certificate` are PEM text; `token_file` wins over `token` and is read anew, because tokens are rotated.
+
+    `header` gives the whole Authorization header, asked before each request, and wins over tokens and `basic` (user:password).
+    `server_name` is the name that the server's certificate must hold, if not the address. `where` says in words what this is.
+    """
 
     server: str
     ca: str = ""
@@ -36,15 +39,24 @@ class Credentials:
     certificate: str = ""
     key: str = ""
     insecure: bool = False
+    basic: str = ""
+    server_name: str = ""
+    proxy: str = ""
+    header: Callable[[], str] | None = None
+    namespace: str = "default"
+    where: str = ""
 
     def bearer(self) -> str:
         """The token to show now; empty when there is none. Raises CredentialsError for an unreadable file."""
-        if self.token_file is None:
-            return self.token
-        try:
-            return self.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CredentialsError(f"token file {self.token_file}: {error}") from error
+        return self.token if self.token_file is None else read_text(self.token_file).strip()
+
+    def authorization(self) -> str:
+        """The Authorization header to send now; empty when there is none. Raises CredentialsError."""
+        if self.header is not None:
+            return self.header()
+        if token := self.bearer():
+            return f"Bearer {token}"
+        return f"Basic {base64.b64encode(self.basic.encode()).decode()}" if self.basic else ""
 
     def tls(self) -> ssl.SSLContext | None:
         """The TLS settings; None for plain http. Raises CredentialsError for certificates that are none."""
@@ -72,76 +84,129 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
         os.close(descriptor)
 
 
-def find(kubeconfig: Path | None = None) -> Credentials:
-    """Those of `kubeconfig` when given, else the pod's own. Raises CredentialsError."""
-    return from_kubeconfig(kubeconfig) if kubeconfig is not None else in_cluster()
+def find(path: Path | None = None) -> Credentials:
+    """Those of a kubeconfig when given, else the pod's own. Raises CredentialsError."""
+    return from_kubeconfig(path) if path is not None else in_cluster()
 
 
-def in_cluster(folder: Path = SERVICE_ACCOUNT) -> Credentials:
+def in_cluster(folder: Path | None = None) -> Credentials:
     """The service account that the kubelet mounted into this pod. Raises CredentialsError outside a pod."""
+    folder = folder or SERVICE_ACCOUNT
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    token = folder / "token"
+    token, namespace = folder / "token", folder / "namespace"
     if not host or not token.exists():
         raise CredentialsError(
             "not in a pod: no KUBERNETES_SERVICE_HOST or no service account token", "outside a cluster, name a --kubeconfig FILE"
         )
-    address = f"[{host}]" if ":" in host else host
-    return Credentials(f"https://{address}:{port}", ca=_read(folder / "ca.crt"), token_file=token)
-
-
-def from_kubeconfig(path: Path, context: str | None = None) -> Credentials:
-    """The credentials of one context (default: the current one). Raises CredentialsError naming file and entry."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CredentialsError(f"kubeconfig {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise CredentialsError(f"kubeconfig {path}: not a kubeconfig")
-    name = context or data.get("current-context") or ""
-    chosen = _entry(path, data, "contexts", "context", name)
-    cluster = _entry(path, data, "clusters", "cluster", chosen.get("cluster", ""))
-    user = _entry(path, data, "users", "user", chosen.get("user", "")) if chosen.get("user") else {}
-    for plugin in ("exec", "auth-provider"):
-        if plugin in user:
-            raise CredentialsError(
-                f"kubeconfig {path}: user {chosen['user']!r} needs {plugin!r}, which the daemons do not run",
-                "give them a service account's token (kubectl create token)",
-            )
-    if not isinstance(cluster.get("server"), str):
-        raise CredentialsError(f"kubeconfig {path}: cluster {chosen.get('cluster')!r} has no server")
-    token_file = user.get("tokenFile")
     return Credentials(
-        server=cluster["server"].rstrip("/"),
-        ca=_pem(path, cluster, "certificate-authority"),
-        token=str(user.get("token") or ""),
-        token_file=path.parent / token_file if token_file else None,
-        certificate=_pem(path, user, "client-certificate"),
-        key=_pem(path, user, "client-key"),
-        insecure=bool(cluster.get("insecure-skip-tls-verify")),
+        f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        ca=read_text(folder / "ca.crt"),
+        token_file=token,
+        namespace=(read_text(namespace).strip() if namespace.exists() else "") or "default",
+        where="this pod's cluster",
     )
 
 
-def _entry(path: Path, data: dict[str, Any], section: str, kind: str, name: str) -> dict[str, Any]:
-    for entry in data.get(section) or ():
-        if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(kind), dict):
-            return dict(entry[kind])
-    raise CredentialsError(f"kubeconfig {path}: no {kind} {name!r}", "kubectl config get-contexts lists what there is")
+def from_kubeconfig(paths: Path | Sequence[Path], context: str | None = None, *, plugins: bool = False) -> Credentials:
+    """The credentials of one context (default: the current one). Raises CredentialsError naming file and entry."""
+    config = kubeconfig.read([paths] if isinstance(paths, Path) else paths)
+    chosen = config.context(context)
+    cluster = config.named(config.clusters, chosen, "cluster")
+    own = _of_cluster(cluster, chosen)
+    if not chosen.text("user"):
+        return own
+    user = config.named(config.users, chosen, "user")
+    own = _with_user(own, user)
+    plugin = _plugin(user)
+    if not plugin:
+        return own
+    if not plugins:
+        raise CredentialsError(
+            f"{user.where} needs {plugin!r}, which the daemons do not run",
+            "give them a service account's token (kubectl create token)",
+        )
+    return _with_plugin(own, config, chosen, user)
 
 
-def _pem(path: Path, entry: dict[str, Any], field: str) -> str:
-    """A certificate or key given as data or as a file, relative to the kubeconfig."""
-    if data := entry.get(f"{field}-data"):
-        try:
-            return base64.b64decode(data, validate=True).decode("ascii")
-        except (binascii.Error, ValueError, TypeError) as error:
-            raise CredentialsError(f"kubeconfig {path}: {field}-data: {error}") from error
-    return _read(path.parent / entry[field]) if entry.get(field) else ""
+def _of_cluster(cluster: Entry, context: Entry) -> Credentials:
+    server = cluster.text("server").rstrip("/")
+    if not server:
+        raise CredentialsError(f"{cluster.where} has no server")
+    ca, insecure = cluster.pem("certificate-authority"), cluster.fields.get("insecure-skip-tls-verify") is True
+    if "://" not in server:
+        server = f"{'https' if ca or insecure else 'http'}://{server}"
+    proxy = cluster.text("proxy-url")
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        raise CredentialsError(f"{cluster.where}: its proxy-url is neither http nor https")
+    return Credentials(
+        server,
+        ca=ca,
+        insecure=insecure,
+        server_name=cluster.text("tls-server-name"),
+        proxy=proxy,
+        namespace=context.text("namespace") or "default",
+        where=f"context {context.name}",
+    )
 
 
-def _read(path: Path) -> str:
+def _with_user(own: Credentials, user: Entry) -> Credentials:
+    certificate, key = user.pem("client-certificate"), user.pem("client-key")
+    if bool(certificate) != bool(key):
+        raise CredentialsError(f"{user.where}: client-certificate and client-key belong together")
+    name = user.text("username")
+    return replace(
+        own,
+        token=user.text("token"),
+        token_file=user.path("tokenFile"),
+        certificate=certificate,
+        key=key,
+        basic=f"{name}:{user.text('password')}" if name else "",
+    )
+
+
+def _plugin(user: Entry) -> str:
+    """Which plugin must be run. As kubectl: a token that is there needs no exec plugin."""
+    if user.fields.get("auth-provider"):
+        return "auth-provider"
+    return "exec" if user.fields.get("exec") and not (user.fields.get("token") or user.fields.get("tokenFile")) else ""
+
+
+def _with_plugin(own: Credentials, config: Kubeconfig, context: Entry, user: Entry) -> Credentials:
+    from netpol_kube import plugins
+
     try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CredentialsError(f"{path}: {error}") from error
+        handed = plugins.ask(config.paths, context.name)
+    except CredentialsError as error:
+        raise CredentialsError(f"{user.where}: {error}", "kubectl get --raw /version shows whether it works there") from error
+    return replace(own, header=handed.header, certificate=handed.certificate, key=handed.key)
+
+
+def through_environment_proxy(own: Credentials) -> Credentials:
+    """As kubectl: a proxy of the environment (HTTPS_PROXY, NO_PROXY) is used where the kubeconfig names none."""
+    from urllib.request import getproxies
+
+    proxies, address = getproxies(), urlsplit(own.server)
+    proxy = proxies.get(address.scheme) or proxies.get("all") or ""
+    if own.proxy or not proxy or _is_direct(address.hostname or "", address.netloc, proxies.get("no", "")):
+        return own
+    return replace(own, proxy=proxy)
+
+
+def _is_direct(host: str, netloc: str, no_proxy: str) -> bool:
+    """This machine, and what NO_PROXY names: *, a domain with all below it, an address, a network."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if host == "localhost" or (address is not None and address.is_loopback):
+        return True
+    return any(_covers(entry.strip().lower().lstrip("."), host, netloc, address) for entry in no_proxy.split(","))
+
+
+def _covers(entry: str, host: str, netloc: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+    if address is not None:
+        try:
+            return address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            pass
+    return entry == "*" or (bool(entry) and (entry in (host, netloc) or host.endswith(f".{entry}")))

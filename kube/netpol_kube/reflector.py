@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError, ProtocolError
 
 log = logging.getLogger("npctl.watch")
@@ -21,8 +22,8 @@ log = logging.getLogger("npctl.watch")
 Identity = tuple[str, str]
 """Namespace (empty for kinds of the whole cluster) and name."""
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
-"""Seconds between tries while the API server does not answer; doubled each time, with jitter."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
+"""Between tries while the API server does not answer: the first wait and the longest."""
 CONFIRM_SECONDS = 0.5
 
 
@@ -42,7 +43,8 @@ class Reflector:
     """Follows `path` and tells `sink`. `params` may hold labelSelector and fieldSelector.
 
     `synced`: whether all there is was told once. `gaps`: how often events may have been missed, so that a list was needed.
-    `on_listed` is called after each whole list, when `held` is what there was at its moment.
+    `on_listed` is called after each whole list, when `held` is what there was at its moment. `gives_up` says which failures
+    of the first list end `run`, which raises them then; without it none does.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Reflector:
         on_gap: Callable[[], None] | None = None,
         on_listed: Callable[[], None] | None = None,
         metadata_only: bool = False,
+        gives_up: Callable[[KubeError], bool] | None = None,
     ) -> None:
         self.path = path
         self.synced = False
@@ -70,8 +73,9 @@ class Reflector:
         self._on_gap = on_gap
         self._on_listed = on_listed
         self._metadata_only = metadata_only
+        self._gives_up = gives_up
         self._held: dict[Identity, str] = {}
-        self._delay = FIRST_DELAY
+        self._backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
 
     @property
     def held(self) -> dict[Identity, str]:
@@ -79,24 +83,24 @@ class Reflector:
         return self._held
 
     async def run(self) -> None:
-        """Follow until cancelled. Errors are logged once each, counted, and tried again."""
+        """Follow until cancelled. Errors are logged once each, counted, and tried again. Raises what `gives_up` says."""
         while True:
             try:
                 if not self.resource_version:
                     await self._list()
                 await self._watch()
                 # The server ended the watch, as it does every few minutes, or because it is stopping.
-                await asyncio.sleep(random.uniform(0, FIRST_DELAY))
+                await asyncio.sleep(random.uniform(0, RETRY_SECONDS))
             except ApiError as error:
                 if error.is_gone:
                     self._lost(f"{self.path}: events were missed ({error.message}); listing again")
                     continue
-                await self._pause(error, max(error.retry_after, self._delay))
+                await self._pause(error, error.retry_after)
             except ProtocolError as error:
                 self.resource_version = ""
-                await self._pause(error, self._delay)
+                await self._pause(error)
             except KubeError as error:
-                await self._pause(error, self._delay)
+                await self._pause(error)
 
     def _lost(self, words: str) -> None:
         self.resource_version = ""
@@ -106,20 +110,21 @@ class Reflector:
             if self._on_gap is not None:
                 self._on_gap()
 
-    async def _pause(self, error: Exception, delay: float) -> None:
+    async def _pause(self, error: KubeError, at_least: float = 0.0) -> None:
+        if self._gives_up is not None and not self.synced and self._gives_up(error):
+            raise error
         self.failures += 1
         words = str(error)
         if words != self.problem:
             log.warning("%s", words)
         self.problem = words
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-        self._delay = min(self._delay * 2, LONGEST_DELAY)
+        await asyncio.sleep(self._backoff.next_seconds(at_least))
 
     def _well(self) -> None:
         if self.problem:
             log.info("%s: the API server answers again", self.path)
         self.problem = ""
-        self._delay = FIRST_DELAY
+        self._backoff.reset()
 
     async def _list(self) -> None:
         seen: set[Identity] = set()

@@ -23,7 +23,8 @@ from netpol_lab.errors import BY_NAME, LabError, LabMissing, LabTimeout
 
 Object = Mapping[str, Any]
 Progress = Callable[[str], None]
-START_LIMIT = 15.0
+SUPERVISOR_SECONDS = 15.0
+"""In which the supervisor must have started, or ended."""
 
 
 class LabClient:
@@ -90,13 +91,13 @@ class LabClient:
         return process
 
     def _wait_for_socket(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + SUPERVISOR_SECONDS
         while not self.is_up():
             if process.poll() is not None:
                 words = (self.folder / "logs" / "supervisor.log").read_text(errors="replace").strip()
                 raise machine.explain_failure(words)
             if time.monotonic() > deadline:
-                raise LabTimeout(f"the lab's supervisor did not start within {START_LIMIT:.0f} s; see {self.folder}/logs")
+                raise LabTimeout(f"the lab's supervisor did not start within {SUPERVISOR_SECONDS:.0f} s; see {self.folder}/logs")
             time.sleep(0.01)
 
     def _ask(self, request: Mapping[str, Any], progress: Progress | None = None, descriptors: Sequence[int] = ()) -> Any:
@@ -261,7 +262,7 @@ class LabClient:
         running = self.is_up()
         if running:
             self._ask({"op": "down"})
-            deadline = time.monotonic() + START_LIMIT
+            deadline = time.monotonic() + SUPERVISOR_SECONDS
             while self.is_up() or folders.is_starting(self.folder):
                 if time.monotonic() > deadline:
                     raise LabTimeout(f"lab {self.name!r} does not end; its process is {(self.folder / 'pid').read_text()}")

@@ -1,4 +1,4 @@
-"""What a lab's programs are told, from `npctl lab up`."""
+"""The options of a lab's programs, from `npctl lab up`."""
 
 from __future__ import annotations
 

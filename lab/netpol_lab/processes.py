@@ -20,7 +20,7 @@ from pathlib import Path
 from netpol_lab.errors import LabError
 from netpol_lab.network.netns import Namespaces
 
-END_LIMIT = 30.0
+GRACE_SECONDS = 30.0
 ACTIONS = ("stop", "kill", "hold", "start", "restart", "pause", "resume")
 """stop: SIGTERM, and held back; kill: SIGKILL, as a crash; hold: SIGKILL, and held back until start; pause and resume:
 SIGSTOP and SIGCONT."""
@@ -59,7 +59,7 @@ class Processes:
         env: Mapping[str, str] | None = None,
         *,
         supervised: bool = False,
-        grace: float = END_LIMIT,
+        grace: float = GRACE_SECONDS,
     ) -> subprocess.Popen[bytes]:
         """Start a program with `env` as its whole environment (None: ours). Raises LabError where it cannot be started."""
         command = Command(tuple(arguments), netns, dict(os.environ) if env is None else dict(env), supervised, grace)

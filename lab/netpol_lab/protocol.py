@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SOCKET_NAME = "control.sock"
-MAX_REQUEST = 64 * 1024 * 1024
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def receive_request(connection: socket.socket) -> tuple[dict[str, Any], list[int
     data, descriptors, _, _ = socket.recv_fds(connection, 65536, 3)
     parts = [data]
     size = len(data)
-    while data and not data.endswith(b"\n") and size < MAX_REQUEST:
+    while data and not data.endswith(b"\n") and size < MAX_REQUEST_BYTES:
         data = connection.recv(1 << 20)
         parts.append(data)
         size += len(data)

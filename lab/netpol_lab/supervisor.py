@@ -63,7 +63,7 @@ def _serve(lab: Lab, connection: socket.socket) -> None:
         try:
             protocol.send(connection, answer)
         except OSError:
-            pass  # the client has gone; nobody waits for this answer
+            pass  # the client has ended; nobody waits for this answer
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

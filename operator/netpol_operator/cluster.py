@@ -1,8 +1,8 @@
 """The operator on the Kubernetes API: the one file in which its parts are wired.
 
     kopf: NetworkPolicy, Namespace --event--+
-    pod reflector (paged) ------------------+--> Feed --> Pipeline, Spans --> Publisher --> Store --> IR objects
-    audit: paged metadata lists ------------+      |                             ^           '<-- reflectors: others' changes
+    pod reflector (paged) ------------------+--> Feed --> Pipeline, Spans --> Publisher --> IR objects
+    audit: paged metadata lists ------------+      |                             ^         '<-- reflectors: others' changes
     Election (Lease): who publishes ---------------|-----------------------------+
     NodeReports, Nodes --> StatusWriter            '--> Events on NetworkPolicies
 
@@ -29,18 +29,18 @@ from netpol_api import resources
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient
-from netpol_kube.credentials import Credentials
+from netpol_kube.credentials import Credentials, CredentialsError
 from netpol_kube.reflector import Reflector
 from netpol_operator.election import Election
 from netpol_operator.inputs.audit import Audit
-from netpol_operator.inputs.feed import Feed, PodSink, Told
+from netpol_operator.inputs.feed import Feed, ParsedPolicy, PodSink
 from netpol_operator.inputs.kopf_storage import NoDiffBase, NoProgress
-from netpol_operator.publishing.events import Events
+from netpol_operator.publishing.events import EventRecorder
+from netpol_operator.publishing.observed import ObservedSink
 from netpol_operator.publishing.publisher import Publisher
 from netpol_operator.publishing.status import StatusWriter
-from netpol_operator.publishing.store import IRSink
 from netpol_operator.serving.http import HttpServer
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 
 log = logging.getLogger("npctl.operator")
 
@@ -74,7 +74,7 @@ class ClusterOperator:
 
     def __init__(self, options: OperatorOptions) -> None:
         self._options = options
-        self.metrics = Metrics()
+        self.metrics = OperatorMetrics()
         self.pipeline = Pipeline()
         self.spans = Spans()
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,9 +114,9 @@ class ClusterOperator:
         how = event["type"]
         self.metrics.events.labels(kind, how or "LISTED").inc()
         if how == "DELETED":
-            self.feed.deleted(kind, event["object"])
-        elif not self.feed.put(kind, event["object"]) and how is None and self.audit.complete:
-            # kopf lists anew only after its watch broke: what was deleted in between it will never tell.
+            self.feed.on_delete_event(kind, event["object"])
+        elif not self.feed.on_update(kind, event["object"]) and how is None and self.audit.complete:
+            # kopf lists anew only after its watch broke: it never hands over what was deleted in between.
             self.metrics.gaps.labels(kind).inc()
             self.audit.request()
 
@@ -128,16 +128,15 @@ class ClusterOperator:
         self.client = client = ApiClient(options.credentials, user_agent="npctl-operator")
         self.election = Election(client, options.namespace, options.identity, self._leadership)
         leading = lambda: self.election.leading  # noqa: E731  # asked before every write, so it is the shortest there is
-        self.publisher = Publisher(client, self.pipeline, self.spans, self.metrics, leading, self.is_complete)
-        self.events = Events(client, options.identity, leading)
-        self.feed = self.publisher.feed = Feed(
-            self.pipeline, self.spans, self.publisher.kick, self._policy_seen, self.events.forget
-        )
+        self.events = EventRecorder(client, options.identity, leading)
+        self.feed = Feed(self.pipeline, self.spans, self._on_change, self._on_policy, self.events.forget)
+        self.publisher = Publisher(client, self.feed, self.pipeline, self.spans, self.metrics, leading, self.is_complete)
         self.audit = Audit(client, self.feed, self.metrics, self._audited)
         self.status = StatusWriter(client, self.publisher, self.spans, leading, self._nodes_known)
         self._pods = self._reflector(resources.PODS, PodSink(self.feed), "Pod")
-        sets = IRSink(self.publisher.store, lambda _, name: f"{resources.ADDRESS_SETS}/{name}")
-        policies = IRSink(self.publisher.store, lambda space, name: f"{resources.compiled_policies_path(space)}/{name}")
+        observed = self.publisher.observed
+        sets = ObservedSink(observed, lambda _, name: f"{resources.ADDRESS_SETS}/{name}")
+        policies = ObservedSink(observed, lambda space, name: f"{resources.compiled_policies_path(space)}/{name}")
         self._sets = self._reflector(resources.ADDRESS_SETS, sets, "AddressSet")
         self._policies = self._reflector(resources.COMPILED_POLICIES, policies, "CompiledPolicy")
         self._nodes = self._reflector(resources.NODES, self.status.nodes, "Node", metadata_only=True)
@@ -182,9 +181,12 @@ class ClusterOperator:
     def _nodes_known(self) -> bool:
         return self._nodes.synced and self._reports.synced
 
-    def _policy_seen(self, told: Told) -> None:
-        self.publisher.policy_seen(told.policy.key)
-        self.events.told(told)
+    def _on_change(self) -> None:
+        self.publisher.kick()
+
+    def _on_policy(self, parsed: ParsedPolicy) -> None:
+        self.publisher.on_policy(parsed.policy.key)
+        self.events.on_policy(parsed)
 
     def _leadership(self, leads: bool) -> None:
         self.metrics.leader.set(leads)
@@ -202,7 +204,7 @@ class ClusterOperator:
 
     def unhealthy(self) -> str:
         """Why a restart would help; empty when it would not."""
-        return self.publisher.stuck if self.election.leading else ""
+        return self.publisher.progress.stuck if self.election.leading else ""
 
     def unready(self) -> str:
         """Why this replica could not take over now; empty when it could."""
@@ -232,12 +234,17 @@ def connection(credentials: Credentials) -> kopf.ConnectionInfo:
     from datetime import UTC, datetime, timedelta
 
     rotated = credentials.token_file is not None
+    token = credentials.bearer()
+    name, _, password = ("" if token else credentials.basic).partition(":")
     return kopf.ConnectionInfo(
         server=credentials.server,
         ca_data=credentials.ca.encode() or None,
         insecure=credentials.insecure or None,
         scheme="Bearer",
-        token=credentials.bearer() or None,
+        token=token or None,
+        username=name or None,
+        password=password or None,
+        proxy_url=credentials.proxy or None,
         certificate_data=credentials.certificate.encode() or None,
         private_key_data=credentials.key.encode() or None,
         expiration=datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS) if rotated else None,
@@ -245,7 +252,11 @@ def connection(credentials: Credentials) -> kopf.ConnectionInfo:
 
 
 def run_on_cluster(options: OperatorOptions) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. Raises CredentialsError for a kubeconfig that kopf cannot use."""
+    if options.credentials.server_name:
+        raise CredentialsError(
+            "the operator cannot use a kubeconfig with tls-server-name", "name the server as its certificate does"
+        )
     gc.set_threshold(*GC_THRESHOLDS)
     operator = ClusterOperator(options)
     for noisy in ("kopf", "aiohttp.access"):

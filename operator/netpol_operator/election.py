@@ -20,7 +20,7 @@ from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 
 log = logging.getLogger("npctl.election")
 
-NAME = "npctl-operator"
+LEASE_NAME = "npctl-operator"
 LEASE_SECONDS = 10
 """Without a renewal for so long, another may take over."""
 RENEW_SECONDS = 2.0
@@ -34,14 +34,14 @@ class Election:
     def __init__(self, client: ApiClient, namespace: str, identity: str, on_change: Callable[[bool], None]) -> None:
         self._client = client
         self._base = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._path = f"{self._base}/{NAME}"
+        self._path = f"{self._base}/{LEASE_NAME}"
         self._namespace = namespace
         self._identity = identity
         self._on_change = on_change
         self._renewed = float("-inf")
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
-        self._told = False
+        self._announced = False
         self._problem = ""
 
     @property
@@ -55,19 +55,19 @@ class Election:
                 await asyncio.wait_for(self._try(), RENEW_SECONDS * 2)
                 self._problem = ""
             except (KubeError, TimeoutError) as error:
-                words = str(error) or "no answer in time"
-                if words != self._problem:
-                    log.warning("lease %s/%s: %s", self._namespace, NAME, words)
-                self._problem = words
-            self._tell()
+                message = str(error) or "no answer in time"
+                if message != self._problem:
+                    log.warning("lease %s/%s: %s", self._namespace, LEASE_NAME, message)
+                self._problem = message
+            self._announce()
             await asyncio.sleep(RENEW_SECONDS if self.leading else RENEW_SECONDS / 2)
-            self._tell()
+            self._announce()
 
-    def _tell(self) -> None:
-        if self.leading != self._told:
-            self._told = self.leading
-            log.info("%s %s", self._identity, "leads" if self._told else "stands by")
-            self._on_change(self._told)
+    def _announce(self) -> None:
+        if self.leading != self._announced:
+            self._announced = self.leading
+            log.info("%s %s", self._identity, "leads" if self._announced else "stands by")
+            self._on_change(self._announced)
 
     async def _try(self) -> None:
         """Renew, take or leave the lease. Times are taken before the request: the lease may only be younger than we think."""
@@ -98,7 +98,7 @@ class Election:
             "leaseTransitions": transitions,
         }
         spec["acquireTime"] = spec["acquireTime"] or spec["renewTime"]
-        metadata = {"name": NAME, "namespace": self._namespace, **({} if lease is None else lease["metadata"])}
+        metadata = {"name": LEASE_NAME, "namespace": self._namespace, **({} if lease is None else lease["metadata"])}
         metadata.pop("managedFields", None)
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
         try:
@@ -108,7 +108,7 @@ class Election:
                 await self._client.replace(self._path, body)
         except ApiError as error:
             if error.status == 409:
-                return  # another was faster: it leads
+                return  # another candidate was faster: it leads
             raise
         self._renewed = begun
 

@@ -1,6 +1,6 @@
 """The operator on a folder of objects: the whole of it, wired.
 
-    OBJECTS/ --FolderSource--> Pipeline --flush--> FolderPublisher --> IR/
+    OBJECTS/ --ObjectFolderSource--> Pipeline --flush--> FolderPublisher --> IR/
 
 The same pipeline serves the Kubernetes API; only source and publisher differ. Nothing is published before the
 objects are completely there.
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from netpol_compiler.policy.ir import IRDelta
 from netpol_compiler.policy.pipeline import Pipeline
-from netpol_operator.inputs.folder_source import FolderSource
+from netpol_operator.inputs.folder_source import ObjectFolderSource
 from netpol_operator.publishing.folder_publisher import FolderPublisher
 from netpol_store.folder import FolderWatch
 
 log = logging.getLogger("npctl.operator")
 
-LOOK_AGAIN = 1.0
-"""Seconds after which the folder is looked at even if nothing was announced."""
+POLL_SECONDS = 1.0
+"""After so long the folder is read even if no change was announced."""
 
 
 class FolderOperator:
@@ -29,10 +29,10 @@ class FolderOperator:
 
     def __init__(self, objects: Path, ir: Path) -> None:
         self._pipeline = Pipeline()
-        self._source = FolderSource(objects, self._pipeline)
+        self._source = ObjectFolderSource(objects, self._pipeline)
         self._publisher = FolderPublisher(ir)
         self._published_revision = -1
-        self._told: dict[str, tuple[str, ...]] = {}
+        self._logged: dict[str, tuple[str, ...]] = {}
 
     def step(self) -> bool:
         """Read, compile, publish. Returns whether anything was published."""
@@ -40,7 +40,7 @@ class FolderOperator:
             return False
         revision = self._source.feed()
         delta = self._pipeline.flush()
-        self._tell_problems()
+        self._log_problems()
         if not delta and revision == self._published_revision:
             return False
         self._publisher.publish(delta, revision)
@@ -49,13 +49,13 @@ class FolderOperator:
             log.info("objects %d published: %s", revision, summary(delta))
         return True
 
-    def _tell_problems(self) -> None:
+    def _log_problems(self) -> None:
         """One line per object and change, never a flood."""
         for relative, words in self._source.problems.items():
-            if self._told.get(relative) != words:
+            if self._logged.get(relative) != words:
                 for line in words:
                     log.warning("%s", line)
-        self._told = dict(self._source.problems)
+        self._logged = dict(self._source.problems)
 
 
 def summary(delta: IRDelta) -> str:
@@ -76,6 +76,6 @@ def run_on_folder(objects: Path, ir: Path, stop: Callable[[], bool]) -> None:
     try:
         while not stop():
             operator.step()
-            watch.wait(LOOK_AGAIN)
+            watch.wait(POLL_SECONDS)
     finally:
         watch.close()

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +19,21 @@ from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.cleanup import run_cleanup
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.main import only_one
-from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.reporting.agent_report import FolderReporter
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
+from until import until
 
 WEB = pod("shop", "web", ["10.0.0.1", "fd00::1"], app="web")
 FRIEND = pod("shop", "friend", ["10.0.0.2", "fd00::2"], app="friend")
+LIMIT_SECONDS = 20.0
 POLICY = policy("shop", "p", {"app": "web"}, ingress=[allow(pods(app="friend"))])
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for a condition, looking often; fails after the limit."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about in time"
-        time.sleep(0.02)
 
 
 class Node:
@@ -114,7 +106,7 @@ def test_the_report_names_revisions_backend_and_sizes(tmp_path: Path) -> None:
     expected = {"schema": 1, "node": "n1", "ir_revision": 1, "objects_revision": 1, "backend": "legacy", "families": [4, 6]}
     assert {k: report[k] for k in expected} == expected
     assert (report["in_sync"], report["failures"], report["problems"], report["repairs"]) == (True, [], [], 0)
-    assert report["sizes"]["chains"]["4"] == len(agent.compiler.ruleset.chains[Family.V4])
+    assert report["sizes"]["chains"]["4"] == len(agent.enforcement.compiler.ruleset.chains[Family.V4])
 
 
 @isolated
@@ -135,13 +127,13 @@ def test_an_unreadable_policy_stays_in_force_and_is_reported(tmp_path: Path) -> 
     node.put(WEB, FRIEND, POLICY)
     agent = node.agent()
     agent.step()
-    before = agent.dataplane.tables[Family.V4].read()
+    before = agent.enforcement.dataplane.tables[Family.V4].read()
     node.ir.write("compiledpolicies/shop/p.json", b'{"schema": 2}')
     node.commit()
     agent.step()
-    assert agent.dataplane.tables[Family.V4].read() == before
+    assert agent.enforcement.dataplane.tables[Family.V4].read() == before
     assert "schema 2" in node.report()["problems"][0]
-    assert Key("shop", "p") in agent.compiler.policies
+    assert Key("shop", "p") in agent.enforcement.compiler.policies
 
 
 @isolated
@@ -149,14 +141,14 @@ def test_a_process_killed_hard_and_started_again_takes_over(tmp_path: Path) -> N
     node = Node(tmp_path)
     node.put(WEB, FRIEND, POLICY)
     first = node.process()
-    until(lambda: node.report().get("in_sync") is True)
+    until(node.report, LIMIT_SECONDS, good=lambda report: report.get("in_sync") is True)
     before = shell("iptables-nft-save -t filter | grep -v '^[#:]'")
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert shell("iptables-nft-save -t filter | grep -v '^[#:]'") == before, "enforcement stays"
     node.put(WEB, policy("shop", "p", {"app": "web"}))
     second = node.process()
-    until(lambda: node.report().get("ir_revision") == 2 and node.report().get("in_sync") is True)
+    until(node.report, LIMIT_SECONDS, good=lambda report: report.get("ir_revision") == 2 and report.get("in_sync") is True)
     assert "npc4-n1-friend" not in shell("iptables-nft-save")
     second.terminate()
     assert second.wait(timeout=10) == 0
@@ -168,11 +160,12 @@ def test_a_running_agent_repairs_a_flushed_table_and_counts_it(tmp_path: Path) -
     node = Node(tmp_path)
     node.put(WEB, FRIEND, POLICY)
     process = node.process()
-    until(lambda: node.report().get("in_sync") is True)
+    until(node.report, LIMIT_SECONDS, good=lambda report: report.get("in_sync") is True)
     shell("iptables-nft -F; iptables-nft -X; ip6tables-nft -I FORWARD -j ACCEPT")
-    until(lambda: "-A FORWARD -j npc-forward" in shell("iptables-nft-save"))
-    until(lambda: shell("ip6tables-nft -S FORWARD").splitlines()[1] == "-A FORWARD -j npc-forward")
-    until(lambda: node.report()["repairs"] > 0 and node.report()["in_sync"])
+    hook = "-A FORWARD -j npc-forward"
+    until(lambda: shell("iptables-nft-save"), LIMIT_SECONDS, good=lambda text: hook in text)
+    until(lambda: shell("ip6tables-nft -S FORWARD").splitlines()[1], LIMIT_SECONDS, good=lambda rule: rule == hook)
+    until(node.report, LIMIT_SECONDS, good=lambda report: report["repairs"] > 0 and report["in_sync"])
     process.terminate()
     process.wait(timeout=10)
 

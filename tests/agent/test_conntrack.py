@@ -10,7 +10,7 @@ import pytest
 from builders import allow, block, cluster, conn, pod, pods, policy, port
 from isolated import isolated
 from netpol_agent.connections.conntrack import Flow, cut_refused
-from netpol_agent.connections.conntrack_cutter import Cutter
+from netpol_agent.connections.conntrack_cutter import ConntrackCutter
 from netpol_agent.connections.refused_flows import NodeJudge
 from netpol_compiler.model.kinds import FAMILIES
 from netpol_compiler.model.objects import Cluster
@@ -115,7 +115,7 @@ def test_what_begins_or_ends_on_the_node_itself_is_left_alone() -> None:
 @isolated
 def test_a_request_is_followed_by_two_passes_and_then_rest() -> None:
     now = [100.0]
-    cutter = Cutter(node(cluster(WEB, POLICY)), FAMILIES, lambda: now[0])
+    cutter = ConntrackCutter(node(cluster(WEB, POLICY)), FAMILIES, lambda: now[0])
     connect("10.0.0.3", "10.0.0.1", 8080)
     cutter.step()
     assert cutter.due is None

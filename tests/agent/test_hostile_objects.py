@@ -1,4 +1,4 @@
-"""Whatever the objects say that an agent on the API is handed: at most a complaint, and good ones put all right again."""
+"""Whatever the objects say that an agent on the API is handed: at most a problem, and good ones put all right again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from generators import clusters
 from hostile import deep, peak, spoiled_json
-from netpol_agent.inputs.mailbox import Inbox
+from netpol_agent.inputs.input_problems import InputProblems
+from netpol_agent.inputs.mailbox import Mailbox
 from netpol_agent.inputs.node_inputs import NodeInputs
-from netpol_agent.inputs.problems import Complaints
-from netpol_agent.inputs.sets import SetStore
+from netpol_agent.inputs.set_cache import SetCache
 from netpol_agent.inputs.source import Delta
 from netpol_api.resources import address_set_object, bucket, compiled_policy_object
 from netpol_compiler.model.objects import Cluster, Key
@@ -46,12 +46,13 @@ class World:
         for data in (data for kind in self.objects.values() for data in kind.values()):
             data["metadata"]["resourceVersion"] = "5"
         self.node = NodeCompiler(NODE)
-        self.inbox = Inbox()
-        self._inputs = NodeInputs(self.inbox, bucket(NODE))
+        self.mailbox = Mailbox()
+        self._inputs = NodeInputs(self.mailbox, bucket(NODE))
         self._now = 100.0
 
     def put(self, kind: str, data: Json) -> None:
-        getattr(self._inputs, f"put_{kind}")(data, self._now)
+        puts = {"pod": self._inputs.put_pod, "policy": self._inputs.put_policy, "set": self._inputs.sets.put}
+        puts[kind](data, self._now)
 
     def put_all(self, version: int) -> None:
         """A fresh list."""
@@ -67,25 +68,25 @@ class World:
         key = Key(data["metadata"].get("namespace") or "", name)
         for known in (key, Key("default", name)):
             if known not in self.objects["pod"]:
-                self._inputs.gone_pod(known, self._now)
+                self._inputs.delete_pod(known, self._now)
         if key not in self.objects["policy"]:
-            self._inputs.gone_policy(key, self._now)
+            self._inputs.delete_policy(key, self._now)
         if name not in {d["metadata"]["name"] for d in self.objects["set"].values()}:
-            self._inputs.left_set(name)
+            self._inputs.sets.unwatch(name)
 
     def settle(self, version: int) -> None:
         """Let time go by, answering all that is asked for, until nothing can be late any more."""
         for _ in range(4):
             self._now += ROUND
             self._inputs.settle(self._now)
-            for namespace in self._inputs.known.take_asks(self._now):
+            for namespace in self._inputs.namespaces.take_due(self._now):
                 policies = [d for key, d in self.objects["policy"].items() if key.namespace == namespace]
-                self._inputs.listed(namespace, policies, version, self._now)
-            for name in self._inputs.take_fetches(self._now):
+                self._inputs.namespace_listed(namespace, policies, version, self._now)
+            for name in self._inputs.sets.fetches.take_due(self._now):
                 found = self.objects["set"].get(name)
-                self._inputs.fetched(name, [found] if found else [], version, self._now)
+                self._inputs.sets.fetched(name, [found] if found else [], version, self._now)
             self._inputs.settle(self._now)
-            apply(self.node, self.inbox.take())
+            apply(self.node, self.mailbox.take())
 
     @property
     def expected(self) -> object:
@@ -94,7 +95,7 @@ class World:
 
 
 def apply(node: NodeCompiler, delta: Delta) -> None:
-    delta.tell(node)
+    delta.apply_to(node)
     node.flush()
 
 
@@ -104,7 +105,7 @@ def world(cluster: Cluster) -> Iterator[World]:
     try:
         yield made
     finally:
-        made.inbox.close()
+        made.mailbox.close()
 
 
 @searched(150)
@@ -149,7 +150,7 @@ def test_a_set_that_says_it_has_very_many_slices_costs_nothing() -> None:
     data = {"metadata": {"name": "x.0"}, "spec": {"schema": 1, "name": "x", "slice": 0, "slices": 3_000_000}}
 
     def read() -> None:
-        sets = SetStore(Complaints())
+        sets = SetCache(InputProblems())
         sets.put(data, 1.0)
         assert sets.value("x", 1.0) is None
 

@@ -21,9 +21,9 @@ from isolated import isolated
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError, KernelError
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
-from netpol_agent.reporting.report import FolderReporter
+from netpol_agent.reporting.agent_report import FolderReporter
 from netpol_agent.serving.http import CONNECTIONS, VIEWS, Endpoints, Server
 from netpol_agent.serving.metrics import Metrics
 from netpol_agent.serving.pod_rules import pod_view, split_counters
@@ -31,6 +31,7 @@ from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_store.folder import FolderWriter
+from until import until
 
 WEB = pod("shop", "web", ["10.0.0.1"], app="web")
 FRIEND = pod("shop", "friend", ["10.0.0.2"], app="friend")
@@ -144,9 +145,7 @@ def test_one_reads_at_a_time_and_a_crowd_is_sent_away() -> None:
             asker.start()
         assert entered.acquire(timeout=10)
         # One too many is told so while the first still reads.
-        while not answers:
-            assert any(asker.is_alive() for asker in askers)
-            time.sleep(0.01)
+        until(lambda: answers, 10, "an answer, while the readers still read")
         assert [status for status, _ in answers] == [503]
         assert ask(port, "/healthz")[0] == 200
         leave.set()
@@ -222,7 +221,7 @@ class Node:
         asked = 0
         while asker.is_alive():
             between(asked)
-            self.agent.errands.run()
+            self.agent.requests.run()
             asked += 1
             asker.join(0.01)
         return answers[0]
@@ -301,5 +300,5 @@ def test_the_figures_name_what_is_programmed(tmp_path: Path) -> None:
     expected = {"in_sync": 1, "complete": 1, "policies": 1, "syncs_total": 1, "sync_seconds_count": 1, "repairs_total": 0}
     assert {name: float(figures[f"npctl_agent_{name}"]) for name in expected} == expected
     assert float(figures["npctl_agent_watch_gaps_total"]) == 2
-    assert float(figures['npctl_agent_chains{family="ipv4"}']) == len(node.agent.compiler.ruleset.chains[4])  # type: ignore[index]
+    assert float(figures['npctl_agent_chains{family="ipv4"}']) == len(node.agent.enforcement.compiler.ruleset.chains[4])  # type: ignore[index]
     assert 'npctl_agent_info{backend="nft"' in node.metrics.text().decode()

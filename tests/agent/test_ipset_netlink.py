@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -18,6 +17,7 @@ from netpol_agent.netlink.messages import NETLINK_NETFILTER, Netlink
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
 from netpol_compiler.ruleset.values import IPSet
+from until import until
 
 pytestmark = pytest.mark.kernel
 
@@ -127,10 +127,9 @@ def test_a_dataplane_whose_changes_are_small_starts_no_ipset(kind: BackendKind) 
     run.started.clear()
     for hosts, stems in (((1, 2, 3), ("peers",)), ((3,), ("peers",)), ((3,), ("peers", "others")), ((4,), ("others",))):
         assert plane.sync(ruleset(hosts=hosts, sets=stems)).failures == ()
-    deadline = time.monotonic() + 10
-    while plane.retry_at is not None:  # nft lets go of a set a moment after its rules went
-        assert time.monotonic() < deadline
-        plane.sync(ruleset(hosts=(4,), sets=("others",)))
+    # nft lets go of a set a moment after its rules went.
+    again = lambda: plane.sync(ruleset(hosts=(4,), sets=("others",)))  # noqa: E731
+    until(lambda: plane.retry_at, 10, "nothing to be tried again", good=lambda due: due is None, wait=again)
     assert all(text.startswith("destroy ") for name, text in run.started if name == "ipset" and text)
     assert_in_force(kind, ruleset(hosts=(4,), sets=("others",)))
 

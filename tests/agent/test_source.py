@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builders import address, pod, policy
-from netpol_agent.inputs.source import FolderSource
+from netpol_agent.inputs.folder_source import FolderSource
 from netpol_compiler.model.objects import Cluster, Key
 from netpol_compiler.model.selectors import label_selector
 from netpol_compiler.policy import wire

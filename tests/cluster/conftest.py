@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ import pytest
 from cluster_api import Cluster, nodes
 from kubectl import Kubectl
 from netpol_lab.client import LabClient
-from netpol_lab.control import kubernetes_bin
-from netpol_lab.errors import LabLacksPrograms
 from programs_api import Programs
+from required import kubernetes_programs
 
 HERE = Path(__file__).parent
 STARTERS = ("cluster", "bare", "start_api")
@@ -26,16 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and set(STARTERS) & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kernel)
-
-
-def _require_programs() -> None:
-    """Skip where etcd and its like are not built; fail where everything must run, as in CI."""
-    try:
-        kubernetes_bin.find()
-    except LabLacksPrograms as error:
-        if os.environ.get("NPCTL_REQUIRE_KERNEL"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +39,7 @@ def _client(root: Path, name: str) -> LabClient:
 
 
 def _lab(root: Path, name: str, **options: Any) -> Iterator[Cluster]:
-    _require_programs()
+    kubernetes_programs()
     client = _client(root, name)
     try:
         client.up(options.pop("objects", nodes(111, 112, 113)), api=True, limit=options.pop("limit", 90), **options)

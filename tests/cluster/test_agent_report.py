@@ -12,9 +12,9 @@ import pytest
 from cluster_api import Cluster
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.errors import Failure
-from netpol_agent.inputs.background import Background
-from netpol_agent.reporting.node_report import AgentPod, KubeReporter
-from netpol_agent.reporting.report import Report
+from netpol_agent.reporting.agent_report import AgentReport
+from netpol_agent.reporting.node_report import AgentPod, NodeReporter
+from netpol_agent.threads.background import Background
 from netpol_compiler.model.kinds import FAMILIES
 from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig
@@ -22,7 +22,7 @@ from wire_tap import Tap
 
 NODE = "reported"
 SIZES = {"chains": {"4": 4, "6": 4}, "rules": {"4": 9, "6": 9}, "sets": 2, "members": 7}
-REPORT = Report(
+REPORT = AgentReport(
     node=NODE,
     ir_revision=7,
     objects_revision=8,
@@ -44,7 +44,7 @@ REPORT = Report(
 class Desk:
     """A reporter in operation, and the report as everybody sees it."""
 
-    def __init__(self, cluster: Cluster, reporter: KubeReporter, tap: Tap) -> None:
+    def __init__(self, cluster: Cluster, reporter: NodeReporter, tap: Tap) -> None:
         self.cluster, self.reporter, self.tap = cluster, reporter, tap
 
     def seen(self) -> Any:
@@ -72,7 +72,7 @@ def desk(bare: Cluster) -> Iterator[Desk]:
     with Tap(from_kubeconfig(bare.kubeconfig)) as tap:
         client = ApiClient(tap.credentials, "test")
         background.at_end(client.close)
-        reporter = KubeReporter(NODE, client, background.loop, AgentPod("npctl-system", "npctl-agent-x", 9436))
+        reporter = NodeReporter(NODE, client, background.loop, AgentPod("npctl-system", "npctl-agent-x", 9436))
         background.forever("writing reports", reporter.run)
         yield Desk(bare, reporter, tap)
         background.stop()
@@ -114,7 +114,7 @@ def test_a_report_that_an_agent_left_is_taken_over_and_not_emptied_while_the_nex
     background.start()
     client = ApiClient(from_kubeconfig(desk.cluster.kubeconfig), "test")
     background.at_end(client.close)
-    successor = KubeReporter(NODE, client, background.loop)
+    successor = NodeReporter(NODE, client, background.loop)
     background.forever("writing reports", successor.run)
     assert not successor.write(replace(REPORT, complete=False, in_sync=False, policies={}))
     assert successor.write(replace(REPORT, policies={"shop/web": "d9"}))

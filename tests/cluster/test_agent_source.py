@@ -6,7 +6,6 @@ import asyncio
 import json
 import select
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ import pytest
 
 from builders import address, allow, pods, policy
 from cluster_api import Cluster
-from netpol_agent.inputs.api_source import KubeSource
-from netpol_agent.inputs.background import Background
+from netpol_agent.inputs.api_source import ApiSource
+from netpol_agent.threads.background import Background
 from netpol_api.resources import (
     COMPILED_POLICIES,
     address_set_object,
@@ -34,6 +33,7 @@ from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_kube.client import ApiClient, Page
 from netpol_kube.credentials import from_kubeconfig
+from until import until
 from wire_tap import Tap
 
 NODE, OTHER = "no-machine-1", "no-machine-2"
@@ -45,7 +45,7 @@ Json = dict[str, Any]
 class Agent:
     """A source in operation and what it has told so far, as an agent's compiler would hold it."""
 
-    source: KubeSource
+    source: ApiSource
     tap: Tap
     pods: dict[Key, Pod] = field(default_factory=dict)
     sets: dict[str, AddressSet] = field(default_factory=dict)
@@ -62,13 +62,16 @@ class Agent:
 
     def until(self, condition: Callable[[], object], what: str, limit: float = 20) -> None:
         """Wait, on the source's own file descriptor, until `condition` holds."""
-        deadline = time.monotonic() + limit
-        self.take()
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {limit} s: {what}; problems: {self.source.problems}"
+
+        def seen() -> tuple[object, object]:
+            self.take()
+            return condition(), self.source.problems
+
+        def wait() -> None:
             select.select([self.source.fileno()], [], [], 0.05)
             self.source.drain()
-            self.take()
+
+        until(seen, limit, what, good=lambda found: found[0], wait=wait)
 
     def members(self, name: str) -> set[str]:
         return {m.text for m in self.sets[name].members} if name in self.sets else set()  # type: ignore[union-attr]  # addresses
@@ -86,7 +89,7 @@ def start(bare: Cluster) -> Iterator[Callable[..., Agent]]:
         client = client_class(tap.credentials, "test")
         background.start()
         background.at_end(client.close)
-        source = KubeSource(NODE, client, background)
+        source = ApiSource(NODE, client, background)
         source.start()
         return Agent(source, tap)
 

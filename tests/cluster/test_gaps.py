@@ -16,9 +16,10 @@ from netpol_kube.client import ApiClient
 from netpol_kube.credentials import from_kubeconfig
 from netpol_operator.inputs.audit import Audit
 from netpol_operator.inputs.feed import Feed
-from netpol_operator.serving.metrics import Metrics
+from netpol_operator.serving.metrics import OperatorMetrics
 from probes_api import Probes
 from programs_api import AGENT_PORT, STARTED, Programs
+from until import until_async
 
 GAPS, REPAIRS = "npctl_operator_watch_gaps_total", "npctl_operator_audit_repairs_total"
 HANDED_OVER = ("NetworkPolicy", "Namespace")
@@ -119,18 +120,17 @@ async def _started(ground: Ground) -> None:
     feed = Feed(Pipeline(), Spans(), lambda: None)
     async with ApiClient(from_kubeconfig(ground.cluster.kubeconfig)) as client:
         for item in ground.cluster.items("namespaces"):
-            feed.put("Namespace", item)
-        audit = Audit(client, feed, Metrics(), lambda _: passes.set())
+            feed.on_update("Namespace", item)
+        audit = Audit(client, feed, OperatorMetrics(), lambda _: passes.set())
         task = asyncio.create_task(audit.run())
-        while not client.requests:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: client.requests, STARTED, "the audit's first list")
         await asyncio.to_thread(ground.delete, "networkpolicy", "goes")
         number = 0
         while not passes.is_set():
             for item in await asyncio.to_thread(ground.cluster.items, "networkpolicies", "-A"):
-                feed.put("NetworkPolicy", item)
+                feed.on_update("NetworkPolicy", item)
             number += 1
             restless = {**item, "metadata": {**item["metadata"], "name": f"restless-{number}", "uid": str(number)}}
-            feed.put("NetworkPolicy", restless)
+            feed.on_update("NetworkPolicy", restless)
         task.cancel()
         assert audit.complete

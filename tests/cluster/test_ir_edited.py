@@ -56,6 +56,16 @@ def repairs(programs: Programs, kind: str) -> float:
     return sum(programs.figures(p).get(f"npctl_operator_audit_repairs_total{{kind={kind}}}", 0) for p in programs.operators())
 
 
+def logged(ground: Ground, programs: Programs) -> list[str]:
+    """The lines of the leader's log that name this namespace."""
+    log = ground.cluster.client.folder / "logs" / f"{programs.leader().replace('/', '.')}.log"
+    return [line for line in log.read_text().splitlines() if f"{ground.namespace}/" in line]
+
+
+def warnings(ground: Ground, programs: Programs) -> list[str]:
+    return [line for line in logged(ground, programs) if " INFO " not in line]
+
+
 def put_right(ground: Ground) -> None:
     """The IR is what it should be, and so are packets."""
     see_ir(ground.cluster, IN_FORCE)
@@ -126,8 +136,7 @@ def test_a_namespace_that_cannot_end_holds_up_nothing_else_and_is_told_once(grou
     stuck.apply(space(stuck.namespace), pod("house", 1, SERVER), wall, wait=True)
     try:
         ground.cluster.kubectl("delete", "namespace", stuck.namespace, "--wait=false")
-        log = ground.cluster.client.folder / "logs" / f"{programs.leader().replace('/', '.')}.log"
-        told = lambda: log.read_text().count(f"{stuck.namespace}/wall: not written")  # noqa: E731
+        told = lambda: sum("/wall: not written" in line for line in logged(stuck, programs))  # noqa: E731
         ground.cluster.wait_for(told, IN_FORCE, "the operator says that it could not write")
         for number in range(CHANGES):
             ground.label("pod", "stranger", access=f"to-{ground.namespace}" if number % 2 else None)
@@ -139,12 +148,26 @@ def test_a_namespace_that_cannot_end_holds_up_nothing_else_and_is_told_once(grou
         ground.cluster.wait_for(lambda: not named(), IN_FORCE, "the set that nobody needs is gone")
         ground.until("stranger -> server 8080 allowed")
         assert told() == 1
+        assert not warnings(stuck, programs)
     finally:
         stuck.patch("networkpolicy", "wall", json.dumps({"metadata": {"finalizers": None}}))
         ground.cluster.kubectl("wait", "--for=delete", f"namespace/{stuck.namespace}", "--timeout=60s", limit=90)
     ground.label("pod", "stranger", access=None)
     ground.until("stranger -> server 8080 refused")
     put_right(ground)
+
+
+def test_a_deleted_namespace_does_not_look_like_tampering(ground: Ground, programs: Programs) -> None:
+    """The namespace controller deletes the CompiledPolicies, mostly before the operator does, and nobody can make them anew."""
+    leaving = Ground(ground.cluster, f"{ground.namespace}-leaving")
+    leaving.apply(space(leaving.namespace), *(policy(f"p{number}", SERVER) for number in range(CHANGES)), wait=True)
+    before = repairs(programs, "CompiledPolicy")
+    ground.cluster.kubectl("delete", "namespace", leaving.namespace, "--timeout=60s", limit=90)
+    ended = lambda: [line for line in logged(leaving, programs) if "deleted" in line or "removed" in line]  # noqa: E731
+    ground.cluster.wait_for(ended, IN_FORCE, "the operator has seen the end of the policies")
+    put_right(ground)
+    assert not warnings(leaving, programs)
+    assert repairs(programs, "CompiledPolicy") == before
 
 
 def problems(ground: Ground, node: int = 1) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from cluster_api import Cluster
-from npctl.cluster.api import Access, ApiError, connect
+from netpol_kube import credentials
+from npctl.cluster.api import Access, Refused, connect
 from published import NODES, compile_policy, npctl, pod, policy, report
 
 HERE = "npctl-reads"
@@ -131,23 +133,42 @@ def test_a_proxy_of_the_environment_is_not_for_this_machine(town: Cluster) -> No
 
 def test_in_a_pod_its_service_account_is_used(town: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no kubeconfig: the files that a kubelet mounts, here in another folder."""
-    from kubernetes.config import incluster_config
-
     config = yaml.safe_load(town.kubeconfig.read_text())
     (ca,) = [e["cluster"]["certificate-authority-data"] for e in config["clusters"]]
     (tmp_path / "ca.crt").write_bytes(base64.b64decode(ca))
     (tmp_path / "token").write_text(town.kubectl("create", "token", "default", "-n", HERE).strip())
     server = urlsplit(config["clusters"][0]["cluster"]["server"])
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(server.hostname))
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     api = connect(Access())
     assert api.where == "this pod's cluster" and api.get("/version")["major"] == "1"
-    with pytest.raises(ApiError, match=f"system:serviceaccount:{HERE}:default"):
+    with pytest.raises(Refused, match=f"system:serviceaccount:{HERE}:default"):
         api.listed("/api/v1/pods")
+
+
+def plugin(folder: Path, *lines: str) -> dict[str, Any]:
+    """A user of a kubeconfig whose token a program gives."""
+    path = folder / "plugin"
+    path.write_text("\n".join([f"#!{sys.executable}", "import json, sys", *lines]))
+    path.chmod(0o755)
+    return {"exec": {"command": str(path), "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}}
+
+
+def test_a_plugin_of_the_kubeconfig_gives_the_token(town: Cluster, tmp_path: Path) -> None:
+    (token,) = [e["user"]["token"] for e in yaml.safe_load(town.kubeconfig.read_text())["users"]]
+    kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": token}}
+    user = plugin(tmp_path, f"print(json.dumps({kind!r}))")
+    answer = npctl(town, "matrix", "-n", HERE, "--kubeconfig", with_context(town, tmp_path, user=user))
+    assert answer.code == 0 and answer.err == "", answer.err
+
+
+def test_a_plugin_that_fails_is_wrong_input_in_its_own_words(town: Cluster, tmp_path: Path) -> None:
+    user = plugin(tmp_path, "sys.exit('log in at the portal first')")
+    answer = npctl(town, "matrix", "--kubeconfig", with_context(town, tmp_path, user=user))
+    assert answer.code == 2 and "its plugin gave no credentials" in answer.err and "log in at the portal first" in answer.err
 
 
 # -- what cannot be reached ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from netpol_compiler.model.objects import Key
 from netpol_kube.credentials import from_kubeconfig
 from netpol_operator.cluster import ClusterOperator, OperatorOptions
 from netpol_operator.publishing import publisher
+from until import until_async
 
 LIMIT = 30.0
 NODES = ("172.31.7.111", "172.31.7.112")
@@ -38,14 +39,8 @@ def policy(name: str) -> Json:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    async def loop() -> None:
-        while not condition():
-            await asyncio.sleep(0)
-
-    try:
-        await asyncio.wait_for(loop(), LIMIT)
-    except TimeoutError:
-        pytest.fail(f"not within {LIMIT:g} s: {what}")
+    """Looks at every turn of the loop: what is compared piece by piece is soon compared."""
+    await until_async(condition, LIMIT, what, pause_seconds=0)
 
 
 @contextlib.asynccontextmanager
@@ -65,21 +60,23 @@ async def running(lab: Cluster) -> AsyncIterator[ClusterOperator]:
 def test_a_change_is_published_while_everything_is_compared(
     start_api: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "PIECE", 1)
+    monkeypatch.setattr(publisher, "OBJECTS_PER_PIECE", 1)
     lab = start_api(objects=nodes(111, 112))
 
     async def scenario() -> None:
         async with running(lab) as operator:
             publisher, path = operator.publisher, resources.compiled_policy_path(Key("default", "late"))
             for number in range(60):
-                operator.feed.put("NetworkPolicy", policy(f"p{number}"))
-            await until(lambda: len(publisher.store.there) == 120 and not publisher.backlog, "sixty policies and their sets")
+                operator.feed.on_update("NetworkPolicy", policy(f"p{number}"))
+            await until(
+                lambda: len(publisher.observed.objects) == 120 and not publisher.queue.backlog, "sixty policies and their sets"
+            )
             publisher.compare_gradually()
             await until(lambda: len(publisher.to_compare) < 120, "the comparison is under way")
-            operator.feed.put("NetworkPolicy", policy("late"))
-            await until(lambda: path in publisher.store.there, "the late policy is published")
+            operator.feed.on_update("NetworkPolicy", policy("late"))
+            await until(lambda: path in publisher.observed.objects, "the late policy is published")
             assert publisher.to_compare
-            await until(lambda: not publisher.to_compare and not publisher.backlog, "all is compared")
+            await until(lambda: not publisher.to_compare and not publisher.queue.backlog, "all is compared")
 
     asyncio.run(scenario())
 
@@ -90,13 +87,13 @@ def test_it_takes_back_the_labels_of_nodes_that_need_an_object_no_more(start_api
 
     async def scenario() -> None:
         async with running(lab) as operator:
-            store, path = operator.publisher.store, resources.compiled_policy_path(Key("default", "all"))
-            operator.feed.put("NetworkPolicy", policy("all"))
-            await until(lambda: path in store.there and store.there[path].span == both, "published for both nodes")
-            operator.feed.gone("Pod", "default", "p1")
-            await until(lambda: not operator.publisher.backlog, "the pod that is gone has been taken in")
-            assert store.there[path].span == both
+            observed, path = operator.publisher.observed, resources.compiled_policy_path(Key("default", "all"))
+            operator.feed.on_update("NetworkPolicy", policy("all"))
+            await until(lambda: path in observed.objects and observed.objects[path].span == both, "published for both nodes")
+            operator.feed.on_delete("Pod", "default", "p1")
+            await until(lambda: not operator.publisher.queue.backlog, "the pod that is gone has been taken in")
+            assert observed.objects[path].span == both
             operator.publisher.compare_gradually()
-            await until(lambda: store.there[path].span == {resources.bucket(NODES[0])}, "the label is taken back")
+            await until(lambda: observed.objects[path].span == {resources.bucket(NODES[0])}, "the label is taken back")
 
     asyncio.run(scenario())

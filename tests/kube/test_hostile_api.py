@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from hostile import assert_linear, spoiled, spoiled_json
 from netpol_api.resources import span_of, version_number
 from netpol_kube import client, reflector
-from odd_api import Answer, Heard, OddApi, answer, follow, half, page, raw, status, stream, thing
+from netpol_kube.credentials import Credentials
+from npctl.cluster.api import BUSY_TRIES, Api
+from npctl.cluster.following import Following
+from npctl.errors import CommandError
+from odd_api import LIMIT, Answer, Heard, OddApi, answer, follow, half, page, raw, status, stream, thing
 from search import searched
 
 GOOD = page(1000, thing("a", 900, app="x"), thing("b", 901))
@@ -57,9 +61,10 @@ class HeardApart(Heard):
 @pytest.fixture(autouse=True, scope="module")
 def soon() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("CONFIRM_SECONDS", "FIRST_DELAY", "LONGEST_DELAY"):
+        for name in ("CONFIRM_SECONDS", "RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
             patch.setattr(reflector, name, 0.002)
-        patch.setattr(client, "LONGEST_RETRY_AFTER", 0.002)
+        for name in ("LONGEST_RETRY_AFTER", "BUSY_SECONDS", "LONGEST_BUSY_SECONDS"):
+            patch.setattr(client, name, 0.002)
         yield
 
 
@@ -96,6 +101,64 @@ def test_after_whatever_answers_a_reflector_holds_what_there_is(odd_lists: list[
     api = OddApi([*odd_lists, answer(GOOD)], [*odd_watches, *missed, stream(then="hang")])
     _, found = follow(api, lambda h, r: len(api.watches) == 1 and h.held == THERE and r.synced, HeardApart())
     assert found.held == THERE
+
+
+class ToldApart:
+    """What npctl's own following is told."""
+
+    def __init__(self) -> None:
+        self.there: dict[tuple[str, str], str] = {}
+
+    def put(self, path: str, data: dict[str, Any]) -> None:
+        self.there[reflector.identity_of(data)] = data["metadata"].get("resourceVersion") or ""
+
+    def gone(self, path: str, namespace: str, name: str) -> None:
+        del self.there[namespace, name]
+
+    def listed(self, path: str) -> None:
+        pass
+
+
+def npctl_on(server: str) -> Api:
+    return Api(client.ApiClient(Credentials(server, where="here"), far=True, busy_tries=BUSY_TRIES))
+
+
+@contextlib.contextmanager
+def told_in_words() -> Iterator[None]:
+    """What npctl says of a failure is for people: lines that any terminal can take."""
+    lines = []
+    try:
+        yield
+    except CommandError as error:
+        lines = error.lines
+    assert all(line and line.isprintable() for line in lines), lines
+
+
+@searched(60)
+@given(st.lists(lists, max_size=4))
+def test_whatever_answers_npctl_reads_a_list_or_says_why_not(odd_lists: list[Answer]) -> None:
+    api = OddApi([*odd_lists, answer(GOOD)], [stream(then="hang")])
+    with api.elsewhere() as server:
+        npctl = npctl_on(server)
+        while len(api.lists) > 1:
+            with told_in_words():
+                assert all(isinstance(item, dict) for item in npctl.listed("/api/v1/things"))
+        assert [item["metadata"]["name"] for item in npctl.listed("/api/v1/things")] == ["a", "b"]
+
+
+@searched(60)
+@given(st.lists(lists, max_size=3), st.lists(watches, max_size=3))
+def test_after_whatever_answers_npctl_follows_what_there_is(odd_lists: list[Answer], odd_watches: list[Answer]) -> None:
+    missed = [stream(("ERROR", status(410)))] * (len(odd_lists) + 1)
+    api = OddApi([*odd_lists, answer(GOOD)], [*odd_watches, *missed, stream(then="hang")])
+    with api.elsewhere() as server:
+        done = False
+        while not done:
+            told = ToldApart()
+            with told_in_words():
+                following = Following(npctl_on(server), {"/api/v1/things": {}}, told)
+                done = following.until(lambda told=told: len(api.watches) == 1 and told.there == THERE, LIMIT)
+                assert done, following.problem
 
 
 def test_a_server_that_wants_to_be_left_alone_for_ever_is_asked_again() -> None:

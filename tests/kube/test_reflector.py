@@ -11,7 +11,7 @@ from odd_api import OddApi, answer, follow, half, page, status, stream, thing
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(module, "CONFIRM_SECONDS", 0.01)
-    monkeypatch.setattr(module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
 
 
 def test_a_list_in_pages_then_the_watch_from_its_version():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,17 +14,9 @@ from netpol_lab import client as client_module
 from netpol_lab import machine
 from netpol_lab.client import LabClient
 from netpol_lab.errors import LabError, LabForbidden, LabMissing
+from until import until
 
 pytestmark = pytest.mark.kernel
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.mark.parametrize("network", ["host-gw", "vxlan", "routed"])
@@ -60,8 +51,8 @@ def test_a_killed_supervisor_leaves_nothing(start: Callable[..., LabClient], who
     starter = int((lab.folder / "pid").read_text())
     children = Path(f"/proc/{starter}/task/{starter}/children").read_text().split()
     os.kill(starter if who == "starter" else int(children[0]), how)
-    assert wait_until(lambda: not lab.is_up())
-    assert wait_until(lambda: all(is_zombie(p) for p in processes_of(lab.folder)))
+    until(lambda: not lab.is_up(), 10, "the lab is down")
+    until(lambda: processes_of(lab.folder), 10, "only zombies", good=lambda left: all(map(is_zombie, left)))
     assert host_state() == before
     with pytest.raises(LabMissing):
         lab.status()
@@ -81,7 +72,7 @@ def test_a_failed_start_leaves_nothing(lab_folder: Path) -> None:
     with pytest.raises(LabError, match="containers"):
         lab.up(wrong, agents=False)
     assert not lab.folder.exists()
-    assert wait_until(lambda: not processes_of(lab.folder))
+    until(lambda: processes_of(lab.folder), 10, "no process is left", good=lambda left: not left)
 
 
 def test_a_second_start_says_that_the_lab_is_up(start: Callable[..., LabClient]) -> None:

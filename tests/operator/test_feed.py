@@ -19,11 +19,11 @@ def pod(version: int, uid: str = "u1", node: str = "n1", app: str = "web") -> di
 def test_spans_hear_of_pods_that_come_move_and_go() -> None:
     spans = Spans()
     feed = Feed(Pipeline(), spans, lambda: None)
-    feed.put("Pod", pod(1))
+    feed.on_update("Pod", pod(1))
     assert spans.nodes_of_namespace("shop") == {"n1"}
-    feed.put("Pod", pod(2, node="n2"))
+    feed.on_update("Pod", pod(2, node="n2"))
     assert spans.nodes_of_namespace("shop") == {"n2"}
-    assert feed.gone("Pod", "shop", "p")
+    assert feed.on_delete("Pod", "shop", "p")
     assert spans.nodes_of_namespace("shop") == frozenset()
 
 
@@ -31,20 +31,20 @@ def test_an_older_state_changes_nothing_and_is_told_to_nobody() -> None:
     changes: list[None] = []
     spans = Spans()
     feed = Feed(Pipeline(), spans, lambda: changes.append(None))
-    assert feed.put("Pod", pod(5, node="n2"))
-    assert not feed.put("Pod", pod(4, node="n1"))
-    assert not feed.put("Pod", pod(5, node="n1"))
+    assert feed.on_update("Pod", pod(5, node="n2"))
+    assert not feed.on_update("Pod", pod(4, node="n1"))
+    assert not feed.on_update("Pod", pod(5, node="n1"))
     assert spans.nodes_of_namespace("shop") == {"n2"} and len(changes) == 1
 
 
 def test_the_late_deletion_of_an_earlier_life_leaves_the_one_of_today() -> None:
     spans = Spans()
     feed = Feed(Pipeline(), spans, lambda: None)
-    feed.put("Pod", pod(7, uid="u2"))
-    assert not feed.deleted("Pod", pod(6, uid="u1"))
+    feed.on_update("Pod", pod(7, uid="u2"))
+    assert not feed.on_delete_event("Pod", pod(6, uid="u1"))
     assert spans.nodes_of_namespace("shop") == {"n1"}
-    assert feed.deleted("Pod", pod(8, uid="u2"))
-    assert not feed.held["Pod"]
+    assert feed.on_delete_event("Pod", pod(8, uid="u2"))
+    assert not feed.cached["Pod"]
 
 
 def test_a_deleted_namespaces_labels_count_no_more() -> None:
@@ -52,12 +52,16 @@ def test_a_deleted_namespaces_labels_count_no_more() -> None:
     feed = Feed(pipeline, Spans(), lambda: None)
     peer = {"from": [{"namespaceSelector": {"matchLabels": {"team": "blue"}}}]}
     metadata = {"namespace": "z", "name": "np", "uid": "u", "resourceVersion": "1"}
-    feed.put("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, "ingress": [peer]}})
-    feed.put("Namespace", {"kind": "Namespace", "metadata": {"name": "shop", "resourceVersion": "2", "labels": {"team": "blue"}}})
-    feed.put("Pod", pod(3))
+    feed.on_update(
+        "NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, "ingress": [peer]}}
+    )
+    feed.on_update(
+        "Namespace", {"kind": "Namespace", "metadata": {"name": "shop", "resourceVersion": "2", "labels": {"team": "blue"}}}
+    )
+    feed.on_update("Pod", pod(3))
     pipeline.flush()
     assert [len(s.members) for s in pipeline.ir.sets.values()] == [1]
-    assert feed.gone("Namespace", "", "shop")
+    assert feed.on_delete("Namespace", "", "shop")
     pipeline.flush()
     assert [len(s.members) for s in pipeline.ir.sets.values()] == [0]
 
@@ -67,8 +71,8 @@ def test_a_deleted_pod_leaves_the_sets() -> None:
     feed = Feed(pipeline, Spans(), lambda: None)
     metadata = {"namespace": "shop", "name": "np", "uid": "u", "resourceVersion": "1"}
     spec = {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}
-    feed.put("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
-    for change, members in ((lambda: feed.put("Pod", pod(3)), 1), (lambda: feed.deleted("Pod", pod(4)), 0)):
+    feed.on_update("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+    for change, members in ((lambda: feed.on_update("Pod", pod(3)), 1), (lambda: feed.on_delete_event("Pod", pod(4)), 0)):
         assert change()
         pipeline.flush()
         assert [len(s.members) for s in pipeline.ir.sets.values()] == [members]
@@ -79,7 +83,7 @@ def test_a_policy_that_goes_is_told_once() -> None:
     told: list[Policy] = []
     feed = Feed(Pipeline(), Spans(), lambda: None, lambda told_of: told.append(told_of.policy), gone.append)
     metadata = {"namespace": "shop", "name": "np", "uid": "u", "resourceVersion": "3", "generation": 4}
-    feed.put("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}}})
+    feed.on_update("NetworkPolicy", {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}}})
     assert [p.key for p in told] == [Key("shop", "np")] and feed.generations == {Key("shop", "np"): 4}
-    assert feed.gone("NetworkPolicy", "shop", "np") and not feed.gone("NetworkPolicy", "shop", "np")
+    assert feed.on_delete("NetworkPolicy", "shop", "np") and not feed.on_delete("NetworkPolicy", "shop", "np")
     assert gone == [Key("shop", "np")] and feed.generations == {}

@@ -33,17 +33,17 @@ def picture(there: dict[Identity, Any]) -> Cluster:
 
 
 def tell(feed: Feed, event: Event) -> None:
-    (feed.deleted if event.deleted else feed.put)(event.kind, event.data)
+    (feed.on_delete_event if event.deleted else feed.on_update)(event.kind, event.data)
 
 
 def look(feed: Feed, there: dict[Identity, Any]) -> None:
     """What an audit or a fresh list does: puts what there is, takes away what is not there."""
     for kind in KINDS:
-        for namespace, name in list(feed.held[kind]):
+        for namespace, name in list(feed.cached[kind]):
             if (kind, namespace, name) not in there:
-                feed.gone(kind, namespace, name)
+                feed.on_delete(kind, namespace, name)
     for (kind, _, _), data in there.items():
-        feed.put(kind, data)
+        feed.on_update(kind, data)
 
 
 @searched(250)
@@ -57,7 +57,7 @@ def test_after_events_in_any_order_twice_late_or_never_a_look_at_all_gives_a_com
     look(feed, history.there)
     pipeline.flush()
     assert pipeline.ir == compile_cluster(picture(history.there))
-    assert {(kind, *identity) for kind in KINDS for identity in feed.held[kind]} == history.there.keys()
+    assert {(kind, *identity) for kind in KINDS for identity in feed.cached[kind]} == history.there.keys()
 
 
 @searched(150)
@@ -87,14 +87,14 @@ def test_after_whatever_objects_a_look_gives_a_compile_from_scratch(history: His
     look(feed, history.there)
     pipeline.flush()
     assert pipeline.ir == compile_cluster(picture(history.there))
-    assert {(kind, *identity) for kind in KINDS for identity in feed.held[kind]} == history.there.keys()
+    assert {(kind, *identity) for kind in KINDS for identity in feed.cached[kind]} == history.there.keys()
 
 
 def test_a_policy_that_names_no_namespace_goes_as_it_came() -> None:
     """Found by odd objects: it was held under no namespace and compiled under "default", so nothing ever took it away."""
     pipeline = Pipeline()
     feed = Feed(pipeline, Spans(), lambda: None)
-    feed.put("NetworkPolicy", {"metadata": {"name": "p", "uid": "u"}, "spec": {"policyTypes": ["Ingress"]}})
+    feed.on_update("NetworkPolicy", {"metadata": {"name": "p", "uid": "u"}, "spec": {"policyTypes": ["Ingress"]}})
     look(feed, {})
     pipeline.flush()
     assert not pipeline.ir.policies
@@ -106,7 +106,7 @@ def test_what_is_held_never_becomes_older(history: History) -> None:
     feed = Feed(Pipeline(), Spans(), lambda: None)
     for event in history.told:
         identity = event.identity[1:]
-        before = feed.held[event.kind].get(identity)
+        before = feed.cached[event.kind].get(identity)
         tell(feed, event)
-        after = feed.held[event.kind].get(identity)
+        after = feed.cached[event.kind].get(identity)
         assert before is None or after is None or after.version >= before.version

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from hostile import deep, spoiled_json
-from netpol_operator.publishing.store import digest_of
+from netpol_operator.publishing.observed import digest_of
 from search import searched
 
 GOOD = {

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from host import host_state
 from netpol_realcluster.client import RealCluster
 from netpol_realcluster.nodes import pids
+from until import until
 
 OWNER = """
 import sys
@@ -63,10 +63,13 @@ def _groups(pid: int) -> list[str]:
 
 def _nothing_left(seen: Seen, before: dict[str, str], cluster: RealCluster, limit: float = 60) -> None:
     """Return when all is as before; the end of one that is killed takes a moment. Raises AssertionError."""
-    deadline = time.monotonic() + limit
-    while (left := [*seen.left(), *cluster.cgroup_folders()]) or cluster.folder.exists() or host_state() != before:
-        assert time.monotonic() < deadline, left or [k for k, v in host_state().items() if v != before[k]] or cluster.folder
-        time.sleep(0.1)
+
+    def left() -> list[object]:
+        now = host_state()
+        changed = [key for key in {**before, **now} if now.get(key) != before.get(key)]
+        return [*seen.left(), *cluster.cgroup_folders(), *changed, *([cluster.folder] if cluster.folder.exists() else [])]
+
+    until(left, limit, "all is as before", good=lambda found: not found)
 
 
 @pytest.fixture
@@ -130,10 +133,7 @@ def test_what_a_killed_guardian_leaves_is_gone_with_the_next_up_and_all_its_proc
     cluster = start()
     seen = Seen.of(cluster)
     os.kill(cluster.guardian_pid(), signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while seen.left():
-        assert time.monotonic() < deadline, seen.left()
-        time.sleep(0.1)
+    until(seen.left, 60, "no process is left", good=lambda left: not left)
     assert cluster.cgroup_folders() and cluster.folder.exists() and not cluster.is_up()
     again = start()
     assert again.is_up()

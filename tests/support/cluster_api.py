@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from netpol_lab.client import LabClient
 from netpol_lab.control import kubernetes_bin
+from until import until
 
 T = TypeVar("T")
 Object = Mapping[str, Any]
@@ -76,8 +76,4 @@ class Cluster:
 
     def wait_for(self, predicate: Callable[[], T], limit: float, what: str) -> T:
         """Return what `predicate` gives as soon as it is true. Raises AssertionError after `limit` seconds, with `what`."""
-        deadline = time.monotonic() + limit
-        while not (found := predicate()):
-            assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-            time.sleep(0.02)
-        return found
+        return until(predicate, limit, what)

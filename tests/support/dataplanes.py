@@ -18,6 +18,7 @@ from netpol_compiler.model.kinds import FAMILIES, Family
 from netpol_compiler.ruleset.reader import read_rule
 from netpol_compiler.ruleset.rules import Rules
 from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched
+from until import until
 
 ADDRESSES = {Family.V4: "10.0.0.{}", Family.V6: "fd00::{}"}
 LENGTH = {Family.V4: "/32", Family.V6: "/128"}
@@ -116,9 +117,8 @@ def clear(kind: BackendKind) -> None:
     for family in FAMILIES:
         shell(f"printf '*filter\\nCOMMIT\\n' | {command(kind, family)}-restore")
     # nf_tables lets go of a removed rule's sets a moment after the transaction.
-    limit = time.monotonic() + 10
-    while (done := subprocess.run(["ipset", "destroy"], capture_output=True, text=True, check=False)).returncode:
-        assert time.monotonic() < limit, done.stderr
+    destroy = lambda: subprocess.run(["ipset", "destroy"], capture_output=True, text=True, check=False)  # noqa: E731
+    until(destroy, 10, "no sets", good=lambda done: not done.returncode, wait=lambda: None)
 
 
 def settle(plane: Dataplane, desired: Ruleset) -> SyncResult:

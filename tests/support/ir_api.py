@@ -7,7 +7,6 @@ in its span.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_compiler.reading.objects import parse_namespace, parse_pod, parse_policy
+from until import until_it_holds
 
 KINDS = "networkpolicies,pods,namespaces,addresssets,compiledpolicies"
 Document = Mapping[str, Any]
@@ -99,19 +99,15 @@ def _objects(reading: Reading) -> Objects:
 def see_ir(cluster: Cluster, limit: float = 10.0) -> IR:
     """Return as soon as the IR is what a compile from scratch gives, and right in all else. AssertionError after `limit` seconds
     with the difference."""
-    deadline = time.monotonic() + limit
-    while True:
+
+    def check() -> IR:
         reading = read(cluster)
-        try:
-            there = published(reading)
-            assert there == from_scratch(reading)
-            assert list(oddities(reading)) == []
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return there
+        there = published(reading)
+        assert there == from_scratch(reading)
+        assert list(oddities(reading)) == []
+        return there
+
+    return until_it_holds(check, limit)
 
 
 def oddities(reading: Reading) -> Iterator[str]:

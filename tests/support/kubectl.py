@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from netpol_lab.control import kubernetes_bin
+from until import until
 
 Object = dict[str, object]
 
@@ -44,7 +44,4 @@ class Kubectl:
 
     def until(self, good: Callable[[], bool], what: str, seconds: float = 30) -> None:
         """Return as soon as `good` says so: what the API server has just accepted takes effect a moment later."""
-        end = time.monotonic() + seconds
-        while not good():
-            assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
-            time.sleep(0.05)
+        until(good, seconds, what)

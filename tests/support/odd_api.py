@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -98,6 +99,26 @@ class OddApi:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
+        async with self.served() as server, ApiClient(Credentials(server)) as client:
+            yield client
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[str]:
+        """The server in a thread of its own, for clients that wait for their answers; its address."""
+        loop, server = asyncio.new_event_loop(), self.served()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(LIMIT)
+            asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result(LIMIT)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(LIMIT)
+            loop.close()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The server; its address."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -106,8 +127,7 @@ class OddApi:
         await site.start()
         port = runner.addresses[0][1]
         try:
-            async with ApiClient(Credentials(f"http://127.0.0.1:{port}")) as client:
-                yield client
+            yield f"http://127.0.0.1:{port}"
         finally:
             await runner.cleanup()
 

@@ -27,11 +27,12 @@ from netpol_compiler.ruleset.changes import TableChange
 from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
 from netpol_compiler.ruleset.rules import Rules
 from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched, set_prefix
+from netpol_kube.backoff import Backoff
 
 T = TypeVar("T")
 
-RETRY_FIRST, RETRY_LAST = 0.2, 30.0
-"""Seconds until what failed is tried again: doubling from the first to the last."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 30.0
+"""Until what failed is tried again: the first wait and the longest."""
 
 BUSY_TRIES = 8
 """After so many tries a set that cannot be destroyed counts as a failure, not as one that a rule still lets go of."""
@@ -121,7 +122,7 @@ class Dataplane:
         self._busy: dict[str, int] = {}
         self._pending_sets: set[str] = set()
         self._pending_chains: dict[Family, set[str]] = {f: set() for f in self.families}
-        self._delay = RETRY_FIRST
+        self._backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -348,14 +349,14 @@ class Dataplane:
         if pending:
             self._schedule()
         else:
-            self.retry_at, self._delay = None, RETRY_FIRST
+            self.retry_at = None
+            self._backoff.reset()
         return SyncResult(work.changed, work.tightened, tuple(self._failures.values()), pending)
 
     def _schedule(self) -> None:
         now = self._clock()
         if self.retry_at is None or now >= self.retry_at:
-            self.retry_at = now + self._delay
-            self._delay = min(self._delay * 2, RETRY_LAST)
+            self.retry_at = now + self._backoff.next_seconds()
 
 
 def _merge(into: dict[str, T], drift: Mapping[str, T | None]) -> None:

@@ -1,7 +1,7 @@
 """An agent's inputs from the Kubernetes API: three watches in the background thread, `NodeInputs` between them and the agent.
 
     pods, spec.nodeName=NODE ------+
-    CompiledPolicies of the bucket +--> NodeInputs --> Inbox --eventfd--> the agent's loop
+    CompiledPolicies of the bucket +--> NodeInputs --> Mailbox --eventfd--> the agent's loop
     AddressSets of the bucket -----+        |
     CompiledPolicies by namespace, <--------+
     AddressSets by name
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from netpol_agent.inputs.background import Background
-from netpol_agent.inputs.mailbox import Inbox
+from netpol_agent.inputs.mailbox import Mailbox
 from netpol_agent.inputs.node_inputs import NodeInputs
 from netpol_agent.inputs.source import Delta
+from netpol_agent.threads.background import Background
 from netpol_api.resources import (
     ADDRESS_SETS,
     COMPILED_POLICIES,
@@ -40,52 +41,60 @@ log = logging.getLogger("agent")
 
 Json = dict[str, Any]
 
-LOOK_SECONDS = 1.0
-"""Between two looks at how the watches stand; their events are told at once."""
-AWAY_SECONDS = 10.0
+WATCH_CHECK_SECONDS = 1.0
+"""Between two looks at how the watches stand; their events are handled at once."""
+WATCH_PROBLEM_SECONDS = 10.0
 """An API server that does not answer for longer is a problem to report."""
 RETRY_SECONDS = 1.0
-FETCHES = 4
-"""Sets that are fetched at the same time at most."""
+"""Between two requests, when the first was not answered."""
+PARALLEL_REQUESTS = 4
+"""Lists and fetches at the same time at most."""
 
 
-class KubeSource:
+class ApiSource:
     """A `Source`. Everything in it but the `Source` methods runs in the background's thread."""
 
     def __init__(self, node: str, client: ApiClient, background: Background) -> None:
         self._client = client
+        """Asks for what the watches do not bring."""
         self._background = background
-        self._loop = background.loop
-        self._inbox = Inbox()
-        self._inputs = NodeInputs(self._inbox, bucket(node))
-        self._soon = False
+        """Runs the watches and requests."""
+        self._mailbox = Mailbox()
+        """What the agent's thread takes."""
+        self._inputs = NodeInputs(self._mailbox, bucket(node))
+        """Decides what matters here, and when it is handed over."""
+        self._settling = False
+        """Whether a step is to be handed over after the events that have arrived."""
         self._timer: asyncio.TimerHandle | None = None
-        self._fetches: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(FETCHES)
+        """When to settle although nothing comes in."""
+        self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
+        """Bounds the requests under way."""
         self._confirming: set[Key] = set()
-        selectors = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
+        """Policies that are asked for by name."""
+        of_node, of_bucket = {"fieldSelector": f"spec.nodeName={node}"}, {"labelSelector": span_label(bucket(node))}
         soon = self._settle_soon
-        pods = _Sink(self._put_pod, lambda ns, n: self._gone_pod(Key(ns, n)))
-        policies = _Sink(self._put_policy, lambda ns, n: self._left_policy(Key(ns, n)))
-        sets = _Sink(self._put_set, lambda _, n: self._left_set(n))
-        self._pods = Reflector(client, PODS, pods, selectors[0], on_listed=soon)
-        self._policies = Reflector(client, COMPILED_POLICIES, policies, selectors[1], on_listed=self._policies_listed)
-        self._sets = Reflector(client, ADDRESS_SETS, sets, selectors[1], on_listed=soon)
+        self._pods = Reflector(client, PODS, _Sink(self._put_pod, self._delete_pod), of_node, on_listed=soon)
+        """Brings the pods of this node."""
+        policies, sets = _Sink(self._put_policy, self._unwatch_policy), _Sink(self._put_set, self._unwatch_set)
+        self._policies = Reflector(client, COMPILED_POLICIES, policies, of_bucket, on_listed=self._policies_listed)
+        """Brings the policies that carry the label of this node's bucket."""
+        self._sets = Reflector(client, ADDRESS_SETS, sets, of_bucket, on_listed=soon)
+        """Brings the slices of sets that carry the label of this node's bucket."""
 
     def start(self) -> None:
         for reflector in self._reflectors:
-            self._background.forever(f"watching {reflector.path}", reflector.run)
-        self._background.forever("looking after the watches", self._look)
+            self._background.run(f"watching {reflector.path}", reflector.run)
+        self._background.run("looking after the watches", self._check_watches)
 
     # -- Source: the agent's thread --------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
-        return self._inbox.standing.complete
+        return self._mailbox.status.complete
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return self._inbox.standing.problems
+        return self._mailbox.status.problems
 
     @property
     def gaps(self) -> int:
@@ -98,153 +107,146 @@ class KubeSource:
         return sum(r.failures for r in self._reflectors)
 
     def changes(self) -> Delta:
-        return self._inbox.take()
+        return self._mailbox.take()
 
     def fileno(self) -> int:
-        return self._inbox.fileno()
+        return self._mailbox.fileno()
 
     def drain(self) -> None:
-        self._inbox.drain()
+        self._mailbox.drain()
 
-    # -- what the watches tell -------------------------------------------------------------------------
+    # -- events of the watches -------------------------------------------------------------------------
 
     @property
     def _reflectors(self) -> tuple[Reflector, ...]:
         return (self._pods, self._policies, self._sets)
 
+    @property
+    def _now(self) -> float:
+        return self._background.loop.time()
+
     def _put_pod(self, data: Json) -> None:
-        self._inputs.put_pod(data, self._loop.time())
+        self._inputs.put_pod(data, self._now)
         self._settle_soon()
 
-    def _gone_pod(self, key: Key) -> None:
-        self._inputs.gone_pod(key, self._loop.time())
+    def _delete_pod(self, namespace: str, name: str) -> None:
+        self._inputs.delete_pod(Key(namespace, name), self._now)
         self._settle_soon()
 
     def _put_policy(self, data: Json) -> None:
-        self._inputs.put_policy(data, self._loop.time())
+        self._inputs.put_policy(data, self._now)
         self._settle_soon()
 
-    def _left_policy(self, key: Key) -> None:
-        if self._inputs.left_policy(key) and key not in self._confirming:
+    def _unwatch_policy(self, namespace: str, name: str) -> None:
+        key = Key(namespace, name)
+        if self._inputs.unwatch_policy(key) and key not in self._confirming:
             self._confirming.add(key)
-            self._do(self._confirm(key), f"confirming that policy {key} is gone")
+            self._background.spawn(f"confirming that policy {key} was deleted", partial(self._confirm, key))
         self._settle_soon()
 
     def _put_set(self, data: Json) -> None:
-        self._inputs.put_set(data, self._loop.time())
+        self._inputs.sets.put(data, self._now)
         self._settle_soon()
 
-    def _left_set(self, name: str) -> None:
-        self._inputs.left_set(name)
+    def _unwatch_set(self, _: str, name: str) -> None:
+        self._inputs.sets.unwatch(name)
         self._settle_soon()
 
     def _policies_listed(self) -> None:
-        self._inputs.watch_listed({Key(*identity) for identity in self._policies.held}, self._loop.time())
+        self._inputs.watch_listed({Key(*identity) for identity in self._policies.held}, self._now)
         self._settle_soon()
 
     # -- settling --------------------------------------------------------------------------------------
 
     def _settle_soon(self) -> None:
         """After all events that have arrived already, which makes them one step."""
-        if not self._soon:
-            self._soon = True
-            self._loop.call_soon(self._settle)
+        if not self._settling:
+            self._settling = True
+            self._background.loop.call_soon(self._settle)
 
     def _settle(self) -> None:
-        self._soon = False
-        now = self._loop.time()
+        self._settling = False
+        now = self._now
         if all(r.synced for r in self._reflectors):
             self._inputs.synced(now)
-        self._inputs.watermark = version_number(self._sets.resource_version) or self._inputs.watermark
-        self._inputs.revisions = {
-            "pods": self._pods.resource_version,
-            "addressSets": self._sets.resource_version,
-            "compiledPolicies": self._policies.resource_version,
-        }
+        kinds = {"pods": self._pods, "addressSets": self._sets, "compiledPolicies": self._policies}
+        self._inputs.reached({kind: reflector.resource_version for kind, reflector in kinds.items()})
         self._inputs.settle(now)
-        for name in self._inputs.take_fetches(now):
-            self._do(self._fetch(name), f"fetching set {name}")
-        for namespace in self._inputs.known.take_asks(now):
-            self._do(self._ask(namespace), f"listing the policies of namespace {namespace}")
-        self._again(now)
-
-    def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
-
-    def _again(self, now: float) -> None:
+        for name in self._inputs.sets.fetches.take_due(now):
+            self._background.spawn(f"fetching set {name}", partial(self._fetch, name))
+        for namespace in self._inputs.namespaces.take_due(now):
+            self._background.spawn(f"listing the policies of namespace {namespace}", partial(self._list_namespace, namespace))
         if self._timer is not None:
             self._timer.cancel()
         due = self._inputs.due(now)
-        self._timer = None if due is None else self._loop.call_at(due, self._settle_soon)
+        self._timer = None if due is None else self._background.loop.call_at(due, self._settle_soon)
+
+    # -- requests --------------------------------------------------------------------------------------
 
     async def _fetch(self, name: str) -> None:
-        items: list[Json] = []
-        version = ""
-        try:
-            async with self._slots:
-                async for page in self._client.pages(ADDRESS_SETS, labelSelector=f"{SET_LABEL}={name}"):
-                    items += page.items
-                    version = page.resource_version
-        except KubeError as error:
-            log.warning("fetching set %s: %s", name, error)
-            self._inputs.unfetched(name, RETRY_SECONDS, self._loop.time())
+        """All slices of a set, whatever their labels."""
+        found = await self._all_pages(f"fetching set {name}", ADDRESS_SETS, labelSelector=f"{SET_LABEL}={name}")
+        if found is None:
+            self._inputs.sets.fetch_failed(name, RETRY_SECONDS, self._now)
         else:
-            self._inputs.fetched(name, items, version_number(version), self._loop.time())
+            self._inputs.sets.fetched(name, *found, self._now)
         self._settle_soon()
 
-    async def _ask(self, namespace: str) -> None:
+    async def _list_namespace(self, namespace: str) -> None:
         """All policies of a namespace, whatever their labels."""
+        found = await self._all_pages(f"listing the policies of namespace {namespace}", compiled_policies_path(namespace))
+        if found is None:
+            self._inputs.namespaces.failed(namespace, RETRY_SECONDS, self._now)
+        else:
+            self._inputs.namespace_listed(namespace, *found, self._now)
+        self._settle_soon()
+
+    async def _all_pages(self, what: str, path: str, **params: Any) -> tuple[list[Json], int] | None:
+        """The objects of a list and its resourceVersion; None when the API server does not answer."""
         items: list[Json] = []
         version = ""
         try:
             async with self._slots:
-                async for page in self._client.pages(compiled_policies_path(namespace)):
+                async for page in self._client.pages(path, **params):
                     items += page.items
                     version = page.resource_version
         except KubeError as error:
-            log.warning("listing the policies of namespace %s: %s", namespace, error)
-            self._inputs.known.unlisted(namespace, RETRY_SECONDS, self._loop.time())
-        else:
-            self._inputs.listed(namespace, items, version_number(version), self._loop.time())
-        self._settle_soon()
+            log.warning("%s: %s", what, error)
+            return None
+        return items, version_number(version)
 
     async def _confirm(self, key: Key) -> None:
-        """Whether a policy that left the watch is gone, or has only lost our label. Until that is known it stays.
+        """Whether a policy that left the watch was deleted, or has only lost our label. Until that is known it stays.
 
         Asked as of the moment at which the watch stands: that answer comes from the API server's cache, not from etcd.
         """
+        path = compiled_policy_path(key)
         while True:
             version = self._policies.resource_version
             try:
-                path = compiled_policy_path(key)
                 data = checked_object(path, await self._client.get(path, **({"resourceVersion": version} if version else {})))
-            except ApiError as error:
-                if error.is_not_found:
-                    self._inputs.gone_policy(key, self._loop.time())
+            except KubeError as error:
+                if isinstance(error, ApiError) and error.is_not_found:
+                    self._inputs.delete_policy(key, self._now)
                     break
                 log.warning("policy %s: %s", key, error)
-            except KubeError as error:
-                log.warning("policy %s: %s", key, error)
+                await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._inputs.put_policy(data, self._loop.time())
-                self._inputs.known.unlabelled(key.namespace, self._loop.time())
+                self._inputs.put_policy(data, self._now)
+                self._inputs.namespaces.policy_unlabelled(key.namespace, self._now)
                 break
-            await asyncio.sleep(RETRY_SECONDS)
         self._confirming.discard(key)
         self._settle_soon()
 
-    async def _look(self) -> None:
+    async def _check_watches(self) -> None:
         while True:
-            now = self._loop.time()
             for reflector in self._reflectors:
                 if reflector.problem:
-                    self._inputs.complaints.say(reflector.path, reflector.problem, now, AWAY_SECONDS)
+                    self._inputs.problems.report(reflector.path, reflector.problem, self._now, WATCH_PROBLEM_SECONDS)
                 else:
-                    self._inputs.complaints.clear(reflector.path)
+                    self._inputs.problems.clear(reflector.path)
             self._settle_soon()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(WATCH_CHECK_SECONDS)
 
 
 class _Sink:

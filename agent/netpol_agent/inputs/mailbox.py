@@ -1,19 +1,20 @@
 """What a source's own thread hands to the agent's loop: changes merged by object, the last one wins, and a file descriptor.
 
-In: pods, sets and policies as they are now (None: gone), staged and then delivered as one step. Out: one `Delta` for all that was
-delivered since the last `take`. A step is taken whole or not at all, so a policy never comes without the sets it came with.
+In: pods, sets and policies as they are now (None: deleted), staged and then delivered as one step. Out: one `Delta` for all that
+was delivered since the last `take`. A step is taken whole or not at all, so a policy never comes without the sets it came with.
+
+    pod, address_set, policy --> staged --deliver--> pending --take--> Delta
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from netpol_agent.inputs.source import Delta
+from netpol_agent.threads.wakeup import Wakeup
 from netpol_api.resources import version_number
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SourceStatus:
     """How the source stands: replaced as a whole, so that a reader in another thread sees one moment."""
 
     complete: bool = False
@@ -31,7 +32,9 @@ class Standing:
 
 
 @dataclass(slots=True)
-class _Step:
+class _Batch:
+    """Changes by object; None: deleted."""
+
     pods: dict[Key, Pod | None] = field(default_factory=dict)
     sets: dict[str, AddressSet | None] = field(default_factory=dict)
     policies: dict[Key, CompiledPolicy | None] = field(default_factory=dict)
@@ -39,16 +42,26 @@ class _Step:
     def __bool__(self) -> bool:
         return bool(self.pods or self.sets or self.policies)
 
+    def update(self, later: _Batch) -> None:
+        self.pods.update(later.pods)
+        self.sets.update(later.sets)
+        self.policies.update(later.policies)
 
-class Inbox:
+
+class Mailbox:
     """Staged by one thread, taken by another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._staged = _Step()
-        self._pending = _Step()
-        self._standing = Standing()
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Guards `_pending` and `_status`, which both threads use."""
+        self._staged = _Batch()
+        """What the source's thread has not delivered yet."""
+        self._pending = _Batch()
+        """What was delivered and not taken yet."""
+        self._status = SourceStatus()
+        """As of the last delivery."""
+        self._wakeup = Wakeup()
+        """Wakes the agent's loop after a delivery."""
 
     # -- the source's thread ---------------------------------------------------------------------------
 
@@ -61,50 +74,47 @@ class Inbox:
     def policy(self, key: Key, policy: CompiledPolicy | None) -> None:
         self._staged.policies[key] = policy
 
-    def deliver(self, standing: Standing) -> None:
+    def deliver(self, status: SourceStatus) -> None:
         """Hand over what is staged, with how the source stands now. Wakes the agent when there is something to look at."""
-        step, self._staged = self._staged, _Step()
+        batch, self._staged = self._staged, _Batch()
         with self._lock:
-            news = bool(step) or (standing.complete, standing.problems) != (self._standing.complete, self._standing.problems)
-            self._pending.pods.update(step.pods)
-            self._pending.sets.update(step.sets)
-            self._pending.policies.update(step.policies)
-            self._standing = standing
+            news = bool(batch) or (status.complete, status.problems) != (self._status.complete, self._status.problems)
+            self._pending.update(batch)
+            self._status = status
         if news:
-            os.eventfd_write(self._event, 1)
+            self._wakeup.wake()
 
     # -- the agent's thread ----------------------------------------------------------------------------
 
     @property
-    def standing(self) -> Standing:
-        return self._standing
+    def status(self) -> SourceStatus:
+        return self._status
 
     def fileno(self) -> int:
-        return self._event
+        return self._wakeup.fileno()
 
     def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._event)
+        self._wakeup.clear()
 
     def take(self) -> Delta:
         """Everything delivered since the last call."""
         with self._lock:
-            step, self._pending = self._pending, _Step()
-            revisions = self._standing.revisions
+            batch, self._pending = self._pending, _Batch()
+            revisions = self._status.revisions
         return Delta(
-            pods_up=_up(step.pods),
-            pods_down=_down(step.pods),
-            sets_up=_up(step.sets),
-            sets_down=_down(step.sets),
-            policies_up=_up(step.policies),
-            policies_down=_down(step.policies),
+            pods_up=_up(batch.pods),
+            pods_down=_down(batch.pods),
+            sets_up=_up(batch.sets),
+            sets_down=_down(batch.sets),
+            policies_up=_up(batch.policies),
+            policies_down=_down(batch.policies),
             objects_revision=version_number(revisions.get("pods", "")),
             ir_revision=version_number(revisions.get("compiledPolicies", "")),
             revisions=revisions,
         )
 
     def close(self) -> None:
-        os.close(self._event)
+        self._wakeup.close()
 
 
 def _up(values: Mapping[Key, T | None] | Mapping[str, T | None]) -> tuple[T, ...]:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from netpol_agent.reporting.report import Report
+from netpol_agent.reporting.agent_report import AgentReport
 from netpol_api.resources import API_VERSION, NODE_REPORTS, NODES, node_report_path
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("agent")
@@ -31,7 +31,7 @@ SPACING = 0.1
 """Seconds between two writes at least."""
 PATIENCE = 10.0
 """Seconds until an agent that has just started, and whose inputs do not become complete, reports that."""
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
 MOST = 30
 """Failures and problems in one report at most; `failureCount` counts them all."""
 LONGEST = 1000
@@ -47,7 +47,7 @@ class AgentPod:
     port: int
 
 
-class KubeReporter:
+class NodeReporter:
     """`write` is the agent's side; `run` is a task of the loop."""
 
     def __init__(self, node: str, client: ApiClient, loop: asyncio.AbstractEventLoop, pod: AgentPod | None = None) -> None:
@@ -58,13 +58,13 @@ class KubeReporter:
         self._loop = loop
         self._pod = pod
         self._version = own_version()
-        self._latest: Report | None = None
+        self._latest: AgentReport | None = None
         self._due = asyncio.Event()
         self._owned = False
 
     # -- the agent's thread ----------------------------------------------------------------------------
 
-    def write(self, report: Report) -> bool:
+    def write(self, report: AgentReport) -> bool:
         """Returns whether the report is worth a write of its own."""
         before, self._latest = self._latest, report
         if before is not None and _matters(before) == _matters(report):
@@ -79,7 +79,7 @@ class KubeReporter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        delay = FIRST_DELAY
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS, jitter=0.5)
         while True:
             # After a while without news: the report says that the agent lives.
             with contextlib.suppress(TimeoutError):
@@ -92,10 +92,10 @@ class KubeReporter:
             except KubeError as error:
                 self._failed(str(error))
                 self._due.set()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_DELAY)
+                await asyncio.sleep(backoff.next_seconds())
             else:
-                self.problem, delay = "", FIRST_DELAY
+                self.problem = ""
+                backoff.reset()
                 await asyncio.sleep(SPACING)
 
     def _failed(self, words: str) -> None:
@@ -131,7 +131,7 @@ class KubeReporter:
         node = await self._client.get(f"{NODES}/{self._node}")
         return {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
 
-    def _status(self, report: Report) -> Json:
+    def _status(self, report: AgentReport) -> Json:
         where = {"namespace": self._pod.namespace, "pod": self._pod.pod, "port": self._pod.port} if self._pod else None
         return {
             "schema": SCHEMA,
@@ -143,7 +143,7 @@ class KubeReporter:
         }
 
 
-def status_of(report: Report) -> Json:
+def status_of(report: AgentReport) -> Json:
     """The part of a NodeReport's status that the agent's own report gives."""
     failures = [{"what": f.what, "text": f.text[:LONGEST], "error": f.error[:LONGEST]} for f in report.failures[:MOST]]
     more = [f"and {len(report.problems) - MOST} problems more"] if len(report.problems) > MOST else []
@@ -165,7 +165,7 @@ def status_of(report: Report) -> Json:
     }
 
 
-def _matters(report: Report) -> tuple[Mapping[str, str], tuple[object, ...]]:
+def _matters(report: AgentReport) -> tuple[Mapping[str, str], tuple[object, ...]]:
     """What somebody may wait for, or should know at once."""
     return report.policies, (report.in_sync, report.complete, report.failures, report.problems, report.backend, report.families)
 

@@ -53,7 +53,7 @@ class Compiled:
 
 def compiled_for(agent: Agent, key: Key) -> Compiled | None:
     """For the agent's thread. None: no such pod on this node."""
-    pod, ruleset = agent.compiler.pods.get(key), agent.compiler.ruleset
+    pod, ruleset = agent.enforcement.compiler.pods.get(key), agent.enforcement.compiler.ruleset
     if pod is None:
         return None
     own = {d: pod_chain_name(key, d) for d in DIRECTIONS}
@@ -66,7 +66,7 @@ def compiled_for(agent: Agent, key: Key) -> Compiled | None:
         names |= matched_sets(every, down)
     return Compiled(
         pod=pod,
-        backend=agent.dataplane.backend,
+        backend=agent.enforcement.dataplane.backend,
         in_sync=agent.report is not None and agent.report.in_sync,
         isolated=tuple(d.value for d in DIRECTIONS if any(own[d] in c for c in chains.values())),
         chains=chains,
@@ -77,12 +77,12 @@ def compiled_for(agent: Agent, key: Key) -> Compiled | None:
 
 def pod_view(agent: Agent, node: str, key: Key, run: Runner) -> dict[str, Any] | None:
     """The answer for one pod. Raises KernelError when the kernel cannot be read, TimeoutError when the agent's loop is busy."""
-    compiled = agent.errands.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
+    compiled = agent.requests.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
     for _ in range(TRIES):
         if compiled is None:
             return None
         kernel = _Kernel(compiled, run)
-        again = agent.errands.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
+        again = agent.requests.ask(lambda: compiled_for(agent, key)).result(ANSWER_SECONDS)
         if again == compiled:
             break
         compiled = again

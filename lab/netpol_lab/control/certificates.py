@@ -15,7 +15,7 @@ from pathlib import Path
 from netpol_lab.errors import LabError
 
 _CURVE = ("-pkeyopt", "ec_paramgen_curve:prime256v1")
-_DAYS = "3650"
+_VALID_DAYS = "3650"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ def make_keys(folder: Path, names: Sequence[str], addresses: Sequence[str]) -> K
     alternatives = [f"DNS:{n}" for n in names] + [f"IP:{a}" for a in addresses]
     extensions.write_text(f"subjectAltName={','.join(alternatives)}\nextendedKeyUsage=serverAuth\n")
     _openssl(
-        "req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", _DAYS, "-subj", "/CN=npctl-lab",
+        "req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", _VALID_DAYS, "-subj", "/CN=npctl-lab",
         "-keyout", authority_key, "-out", keys.authority,
     )  # fmt: skip
     _openssl("req", "-newkey", "ec", *_CURVE, "-nodes", "-subj", "/CN=kube-apiserver", "-keyout", keys.key, "-out", request)
     _openssl(
-        "x509", "-req", "-in", request, "-CA", keys.authority, "-CAkey", authority_key, "-CAcreateserial", "-days", _DAYS,
+        "x509", "-req", "-in", request, "-CA", keys.authority, "-CAkey", authority_key, "-CAcreateserial", "-days", _VALID_DAYS,
         "-extfile", extensions, "-out", keys.certificate,
     )  # fmt: skip
     _openssl("genpkey", "-algorithm", "ec", *_CURVE, "-out", keys.account_key)
@@ -63,7 +63,7 @@ def make_identity(folder: Path, name: str, subject: str) -> tuple[Path, Path]:
     folder.mkdir(mode=0o700, exist_ok=True)
     certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
     _openssl(
-        "req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", _DAYS, "-subj", subject,
+        "req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", _VALID_DAYS, "-subj", subject,
         "-addext", "extendedKeyUsage=clientAuth", "-keyout", key, "-out", certificate,
     )  # fmt: skip
     os.chmod(key, 0o600)

@@ -21,7 +21,7 @@ from netpol_lab.errors import LabError, LabTimeout
 RELEASE, NAMESPACE = "npctl", "npctl-system"
 _DEFINITION = "CustomResourceDefinition"
 _PROGRAMS = ("Deployment", "DaemonSet", "PodDisruptionBudget", "NetworkPolicy")
-_POLL = 0.05
+_POLL_SECONDS = 0.05
 
 
 def chart_folder() -> Path:
@@ -63,7 +63,7 @@ async def _served(api: ClusterApi, names: list[str], limit: float) -> None:
         while not _established(await api.client.get(resource.path(name=name))):
             if time.monotonic() > deadline:
                 raise LabTimeout(f"the API server does not serve {name} within {limit:g} s")
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _established(definition: Mapping[str, Any]) -> bool:

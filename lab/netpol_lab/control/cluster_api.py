@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from netpol_kube.client import ApiClient, ApiError, KubeError
+from netpol_kube.client import ApiClient
+from netpol_kube.errors import ApiError, KubeError
 from netpol_lab.errors import LabError, LabTimeout
 
 MANAGER = "npctl-lab"
@@ -57,12 +58,7 @@ class ClusterApi:
         found = self._known.get((api_version, kind))
         if found is None:
             root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-            try:
-                listing = await self.client.get(root)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-                listing = {}
+            listing = await self.client.find(root) or {}
             for item in listing.get("resources") or ():
                 if "/" not in item["name"]:
                     self._known[api_version, item["kind"]] = Resource(root, item["name"], bool(item["namespaced"]))
@@ -86,7 +82,7 @@ class ClusterApi:
 
     async def _apply(self, resource: Resource, namespace: str, name: str, data: Object, manager: str) -> dict[str, str]:
         path = resource.path(namespace, name)
-        before = await self._version(path)
+        before = await self.client.find(path)
         body = _without_status(data)
         try:
             after = await self.client.patch(path, body, "apply", fieldManager=manager, force="true")
@@ -96,21 +92,12 @@ class ClusterApi:
                 after = await self.client.patch(f"{path}/status", status, "merge")
         except ApiError as error:
             raise refused(data["kind"], namespace, name, error) from error
-        version = after["metadata"]["resourceVersion"]
-        action = "created" if before is None else "unchanged" if before == version else "configured"
+        action = "created" if before is None else "unchanged" if _version(before) == _version(after) else "configured"
         return _action(data["kind"], namespace, name, action)
-
-    async def _version(self, path: str) -> str | None:
-        try:
-            return str((await self.client.get(path))["metadata"]["resourceVersion"])
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
 
     async def _ensure_namespace(self, name: str) -> None:
         resource = await self.resource("v1", "Namespace")
-        if await self._version(resource.path(name=name)) is None:
+        if await self.client.find(resource.path(name=name)) is None:
             try:
                 await self.client.create(resource.path(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             except ApiError as error:
@@ -141,18 +128,10 @@ class ClusterApi:
     async def _gone(self, waiting: list[tuple[str, str]], limit: float) -> None:
         deadline = time.monotonic() + limit
         for path, uid in waiting:
-            while await self._uid(path) == uid:
+            while (found := await self.client.find(path)) is not None and found["metadata"]["uid"] == uid:
                 if time.monotonic() > deadline:
                     raise LabTimeout(f"{path.rpartition('/')[2]} is deleted, but not gone within {limit:g} s: {path}")
                 await asyncio.sleep(_POLL)
-
-    async def _uid(self, path: str) -> str:
-        try:
-            return str((await self.client.get(path))["metadata"]["uid"])
-        except ApiError as error:
-            if error.is_not_found:
-                return ""
-            raise
 
     async def label(self, kind: str, namespace: str, name: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
         """Set labels (None removes one); returns the object. Raises LabError for one that is not there."""
@@ -179,11 +158,7 @@ class ClusterApi:
     async def list(self, api_version: str, kind: str) -> list[dict[str, Any]]:
         """All objects of one kind, each with its kind and apiVersion, which a list of the server leaves out."""
         resource = await self.resource(api_version, kind)
-        return [
-            {"apiVersion": api_version, "kind": kind, **item}
-            async for page in self.client.pages(resource.path())
-            for item in page.items
-        ]
+        return [{"apiVersion": api_version, "kind": kind, **item} for item in await self.client.listed(resource.path())]
 
     async def _identity(self, data: Object) -> tuple[Resource, str, str]:
         metadata = data.get("metadata") or {}
@@ -211,6 +186,10 @@ def _order(data: Object) -> int:
 
 def _action(kind: str, namespace: str, name: str, action: str) -> dict[str, str]:
     return {"kind": kind, "namespace": namespace, "name": name, "action": action}
+
+
+def _version(data: Object) -> str:
+    return str(data["metadata"]["resourceVersion"])
 
 
 def _without_status(data: Object) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     host "api", such as 172.31.7.100      etcd 127.0.0.1:2379 <── kube-apiserver :6443 <── agents, kubelets, the forwarder
 
 In: the machine (built already), its addresses, a folder. Out: a server that says it is ready, and the credentials for it.
-What controllers would do is the part of `caretaker` (namespaces) and of `kubelets` (workloads, pods).
+What controllers would do is done by `controllers` (namespaces, garbage) and `kubelets` (workloads, pods).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ ETCD, APISERVER = "etcd", "apiserver"
 LOCAL = "127.0.0.1"
 ISSUER = "https://kubernetes.default.svc"
 _ETCD_PORT, _ETCD_PEER_PORT = 2379, 2380
-_POLL = 0.02
-_GRACE = 2.0
+_POLL_SECONDS = 0.02
+_GRACE_SECONDS = 2.0
 """Seconds until a stopped API server is killed: by itself it waits a minute for every watch to end."""
 
 
@@ -122,7 +122,7 @@ class ControlPlane:
             **self._more,
         }
         command = [str(binaries.kube_apiserver), *options_of(options)]
-        self._processes.start(APISERVER, command, self.netns, env, grace=_GRACE)
+        self._processes.start(APISERVER, command, self.netns, env, grace=_GRACE_SECONDS)
         tell("waiting for the API server")
         self.wait_ready(limit)
 
@@ -166,7 +166,7 @@ class ControlPlane:
             if time.monotonic() > deadline:
                 what = f" ({answer.splitlines()[-1]})" if answer else ""
                 raise LabTimeout(f"the API server is not ready within {limit:g} s{what}{self._processes.tail(APISERVER)}")
-            time.sleep(_POLL)
+            time.sleep(_POLL_SECONDS)
 
     def is_ready(self) -> bool:
         """Whether the API server serves right now."""

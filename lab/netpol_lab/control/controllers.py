@@ -1,11 +1,11 @@
-"""Two controllers of the controller-manager: every namespace gets its ServiceAccount, and what lost its owner is removed.
+"""Two controllers of the controller-manager: every namespace gets its ServiceAccount, and what lost its owner is deleted.
 
-    new Namespace               ServiceAccount `default`, and the ConfigMap with the API server's certificate authority
-    Node, NetworkPolicy gone    the NodeReport, the CompiledPolicy that it owns is deleted
+    new Namespace ──ServiceAccountController──▶ ServiceAccount `default`, and the ConfigMap with the API server's authority
+    deleted Node, NetworkPolicy ──GarbageCollector──▶ deletes the NodeReport, the CompiledPolicy that it owns
 
 The API server's admission gives a service account to every pod and refuses a pod whose account is missing; it is left on, so that
 pods in the lab get their accounts and tokens as everywhere. It waits a second or two for an account that is about to be made.
-The garbage collector knows npctl's own kinds only: pods go with their workloads by `kubelets`.
+The garbage collector knows npctl's own kinds only: pods are deleted with their workloads by `kubelets`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from netpol_kube.reflector import Reflector
 
 log = logging.getLogger("npctl.lab")
 
-_RETRY = 0.2
+_RETRY_SECONDS = 0.2
 
 
-class Accounts:
+class ServiceAccountController:
     """Follows the namespaces; `run` ends only by being cancelled. Lives in one event loop."""
 
     def __init__(self, client: ApiClient) -> None:
@@ -37,24 +37,24 @@ class Accounts:
             self._due.put_nowait(data["metadata"]["name"])
 
     def gone(self, namespace: str, name: str) -> None:
-        """What was in it is gone with it."""
+        """What was in it is deleted with it."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Reflector(self._client, NAMESPACES, self, metadata_only=True).run())
-            tasks.create_task(self._furnish_all())
+            tasks.create_task(self._create_all())
 
-    async def _furnish_all(self) -> None:
+    async def _create_all(self) -> None:
         while True:
             namespace = await self._due.get()
             try:
-                await self._furnish(namespace)
+                await self._create_in(namespace)
             except KubeError as error:
                 log.info("namespace %s: %s; trying again", namespace, error)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_RETRY_SECONDS)
                 self._due.put_nowait(namespace)
 
-    async def _furnish(self, namespace: str) -> None:
+    async def _create_in(self, namespace: str) -> None:
         path = f"{NAMESPACES}/{namespace}"
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
         authority = {
@@ -67,13 +67,13 @@ class Accounts:
             try:
                 await self._client.create(f"{path}/{plural}", body)
             except ApiError as error:
-                # It is there already, or the namespace is not, or ends.
+                # It is there already; or the namespace is not, or is being deleted.
                 if not (error.already_exists or error.is_not_found or error.status == 403):
                     raise
 
 
 @dataclass(eq=False, slots=True)
-class _Sink:
+class _MetadataSink:
     """Identities with their metadata; `changed` after each change."""
 
     changed: Callable[[], None]
@@ -89,7 +89,7 @@ class _Sink:
         self.changed()
 
 
-class Garbage:
+class GarbageCollector:
     """Deletes what lost its owner; `run` ends only by being cancelled. Lives in one event loop."""
 
     OWNED_BY = ((NODE_REPORTS, NODES), (COMPILED_POLICIES, NETWORK_POLICIES))
@@ -97,7 +97,7 @@ class Garbage:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._due = asyncio.Event()
-        self._sinks = {path: _Sink(self._due.set, {}) for pair in self.OWNED_BY for path in pair}
+        self._sinks = {path: _MetadataSink(self._due.set, {}) for pair in self.OWNED_BY for path in pair}
         self._reflectors = {p: Reflector(client, p, sink, metadata_only=True) for p, sink in self._sinks.items()}
 
     async def run(self) -> None:
@@ -116,7 +116,7 @@ class Garbage:
                         await self._collect_kind(owned, owners)
             except KubeError as error:
                 log.info("garbage: %s; trying again", error)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_RETRY_SECONDS)
                 self._due.set()
 
     async def _collect_kind(self, owned: str, owners: str) -> None:
@@ -125,7 +125,7 @@ class Garbage:
             references = metadata.get("ownerReferences") or ()
             if references and not there & {r["uid"] for r in references} and await self._is_orphan(owners, namespace, references):
                 options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-                with contextlib.suppress(ApiError):  # gone already, or another of its name
+                with contextlib.suppress(ApiError):  # deleted already, or another of its name
                     await self._client.delete(_path(owned, namespace, name), options)
 
     async def _is_orphan(self, owners: str, namespace: str, references: list[Json]) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-CHUNK = 1 << 18
+CHUNK_BYTES = 1 << 18
 Dial = Callable[[], "socket.socket"]
 
 
@@ -26,7 +26,7 @@ class Forwarder:
         self.port = int(listener.getsockname()[1])
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=CHUNK, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=CHUNK_BYTES, backlog=1024)
 
     def close(self) -> None:
         if self._server:
@@ -37,7 +37,7 @@ class Forwarder:
             inside = self._dial()
             try:
                 await asyncio.get_running_loop().sock_connect(inside, self._target)
-                far_reader, far_writer = await asyncio.open_connection(sock=inside, limit=CHUNK)
+                far_reader, far_writer = await asyncio.open_connection(sock=inside, limit=CHUNK_BYTES)
             except OSError:
                 inside.close()
                 raise
@@ -59,7 +59,7 @@ class Forwarder:
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """All bytes until the end, which is passed on."""
-    while data := await reader.read(CHUNK):
+    while data := await reader.read(CHUNK_BYTES):
         writer.write(data)
         await writer.drain()
     if not writer.is_closing():

@@ -23,7 +23,7 @@ from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import IR, CompiledPolicy
 from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
-from netpol_lab.kubelet.planner import is_elsewhere
+from netpol_lab.kubelet.desired_state import is_elsewhere
 
 Object = dict[str, Any]
 OPERATOR = "operator"

@@ -26,13 +26,13 @@ from netpol_kube.client import ApiClient, KubeError
 from netpol_lab.control import chart, in_force, kubernetes_bin
 from netpol_lab.control.cluster_api import ClusterApi
 from netpol_lab.control.control_plane import APISERVER, ETCD, LOCAL, PORT, ControlPlane
-from netpol_lab.control.controllers import Accounts, Garbage
+from netpol_lab.control.controllers import GarbageCollector, ServiceAccountController
 from netpol_lab.control.forward import Forwarder
 from netpol_lab.errors import LabError, LabTimeout
 from netpol_lab.kubelet.kubelets import Kubelets
 from netpol_lab.network import wiring
 from netpol_lab.network.netns import Namespaces
-from netpol_lab.offline.objects import ApiServer, Object, State
+from netpol_lab.offline.objects import ApiServer, LabState, Object
 from netpol_lab.options import Options
 from netpol_lab.processes import Processes
 from netpol_lab.topology import world
@@ -41,8 +41,8 @@ from netpol_manifests.world import ObjectId
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
-_POLL = 0.05
-_AGENT_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+_AGENT_ANSWER_SECONDS = 2.0
 _NODE_LABELS = {"kubernetes.io/os": "linux"}
 
 
@@ -56,7 +56,7 @@ class ApiLab:
         processes: Processes,
         families: Families,
         options: Options,
-        change: Callable[[State], None],
+        change: Callable[[LabState], None],
         listener: socket.socket,
     ) -> None:
         self._folder = folder
@@ -115,7 +115,7 @@ class ApiLab:
         while waiting := self._run(self._not_ready()):
             if time.monotonic() > deadline:
                 raise LabTimeout(f"not ready within {limit:g} s: {', '.join(waiting)}{self._processes.tail(waiting[0])}")
-            time.sleep(_POLL)
+            time.sleep(_POLL_SECONDS)
 
     async def _not_ready(self) -> list[str]:
         """The chart's pods that do not say that they are ready, by the names of their programs."""
@@ -135,13 +135,15 @@ class ApiLab:
         await self._forwarder.start()
         await self._apply_nodes(self._nodes.state)
         self._kubelets = Kubelets(self._api.client, self._spaces, self._real, self._families, self._processes)
-        self._running = [asyncio.ensure_future(part.run()) for part in (Accounts(self._api.client), self._kubelets)]
+        self._running = [
+            asyncio.ensure_future(part.run()) for part in (ServiceAccountController(self._api.client), self._kubelets)
+        ]
 
     async def _collect_garbage(self) -> None:
         """From when the definitions are there."""
-        self._running.append(asyncio.ensure_future(Garbage(self._api.client).run()))
+        self._running.append(asyncio.ensure_future(GarbageCollector(self._api.client).run()))
 
-    def _real(self, state: State) -> None:
+    def _real(self, state: LabState) -> None:
         """What the kubelets made of the API's objects, with the machines that no object stands for."""
         self._change(replace(state, topology=replace(state.topology, hosts=self._hosts)))
 
@@ -169,13 +171,13 @@ class ApiLab:
         nodes = [o for o in objects if o.get("kind") == "Node"]
         done = []
         if nodes:
-            self._nodes.state = State()
+            self._nodes.state = LabState()
             state, _ = self._nodes.with_applied([*await self._api.get("Node", None, None), *nodes])
             self._refuse_strange(state.topology)
             done = await self._apply_nodes(state, {str(o["metadata"]["name"]) for o in nodes})
         return done + await self._api.apply(o for o in objects if o.get("kind") != "Node")
 
-    async def _apply_nodes(self, state: State, names: set[str] | None = None) -> list[dict[str, str]]:
+    async def _apply_nodes(self, state: LabState, names: set[str] | None = None) -> list[dict[str, str]]:
         """Nodes with the addresses and blocks of the lab's families, and the labels that a kubelet gives."""
         nodes = [d for oid, d in state.objects.items() if oid.kind == "Node" and (names is None or oid.name in names)]
         labelled = [
@@ -222,7 +224,7 @@ class ApiLab:
             if time.monotonic() > deadline:
                 words = "; ".join(f"{name} {why}" for name, why in lag.items())
                 raise LabTimeout(f"not in force within {limit:g} s: {words}")
-            time.sleep(_POLL)
+            time.sleep(_POLL_SECONDS)
 
     def lagging(self) -> dict[str, str]:
         """Who is not in force yet, and why."""
@@ -254,7 +256,7 @@ class ApiLab:
         """What each node's agent says of itself; nothing of those that do not answer."""
         parsed = [node for node, _ in map(parse_node, nodes) if node and node.addresses]
         urls = {n.name: f"http://{wiring.in_url(n.addresses[0])}:{in_force.AGENT_PORT}/metrics" for n in parsed}
-        timeout = aiohttp.ClientTimeout(total=_AGENT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=_AGENT_ANSWER_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
 
             async def asked(url: str) -> str | None:

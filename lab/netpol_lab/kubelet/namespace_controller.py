@@ -1,7 +1,7 @@
 """The namespace controller: a namespace that is deleted loses what is in it, and then its finalizer.
 
-In: names of namespaces that end. Out: requests that delete every namespaced object, of every kind that the API server knows, and
-at last PUT .../finalize. Pods go when their kubelet lets them go.
+In: names of namespaces that are being deleted. Out: requests that delete every namespaced object, of every kind that the API
+server knows, and at last PUT .../finalize. Pods are deleted when their kubelet has ended them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpol_api.resources import NAMESPACES
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
 log = logging.getLogger("npctl.lab")
 
 _FINALIZER = "kubernetes"
-_FIRST_DELAY, _LONGEST_DELAY = 0.02, 1.0
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.02, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class NamespacedKind:
     """One kind of namespaced objects. `collection`: they can be deleted all at once."""
 
     root: str
@@ -33,16 +34,16 @@ class Kind:
         return f"{self.root}/namespaces/{namespace}/{self.plural}"
 
 
-class NamespaceEnds:
-    """One task for each namespace that ends. Lives in one event loop."""
+class NamespaceController:
+    """One task for each namespace that is being deleted. Lives in one event loop."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def set(self, ending: Iterable[str]) -> None:
-        """The namespaces that end now; those that are gone are forgotten."""
-        wanted = set(ending)
+    def set(self, terminating: Iterable[str]) -> None:
+        """The namespaces that are being deleted now."""
+        wanted = set(terminating)
         for uid in set(self._tasks) - wanted:
             self._tasks.pop(uid).cancel()
         for name in wanted - set(self._tasks):
@@ -50,12 +51,12 @@ class NamespaceEnds:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """The namespaces that are not gone yet."""
+        """The namespaces that are not deleted yet."""
         return tuple(self._tasks)
 
     async def _end(self, namespace: str) -> None:
-        """Try until it is gone."""
-        delay, told = _FIRST_DELAY, ""
+        """Try until it is deleted."""
+        backoff, logged = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), ""
         while True:
             try:
                 if await self._emptied(namespace):
@@ -65,15 +66,14 @@ class NamespaceEnds:
                 if error.is_not_found:
                     return
                 words = str(error)
-                if not error.is_conflict and words != told:
+                if not error.is_conflict and words != logged:
                     log.warning("namespace %s: %s", namespace, words)
-                told = words
+                logged = words
             except (KubeError, KeyError) as error:
-                if str(error) != told:
+                if str(error) != logged:
                     log.warning("namespace %s: %s", namespace, error)
-                told = str(error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+                logged = str(error)
+            await asyncio.sleep(backoff.next_seconds())
 
     async def _emptied(self, namespace: str) -> bool:
         """Delete everything; whether nothing was left."""
@@ -93,7 +93,7 @@ class NamespaceEnds:
                 raise
         return False
 
-    async def _delete(self, kind: Kind, namespace: str) -> None:
+    async def _delete(self, kind: NamespacedKind, namespace: str) -> None:
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         path = kind.path(namespace)
         if kind.collection:
@@ -108,7 +108,7 @@ class NamespaceEnds:
         kept = [f for f in data["spec"].get("finalizers") or () if f != _FINALIZER]
         await self._client.replace(f"{NAMESPACES}/{namespace}/finalize", {**data, "spec": {**data["spec"], "finalizers": kept}})
 
-    async def _kinds(self) -> list[Kind]:
+    async def _kinds(self) -> list[NamespacedKind]:
         """All kinds of namespaced objects that can be listed and deleted."""
         groups = (await self._client.get("/apis"))["groups"]
         versions = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in groups)]
@@ -116,13 +116,13 @@ class NamespaceEnds:
         return [kind for root, found in zip(versions, lists, strict=True) for kind in _deletable(root, found)]
 
 
-def _deletable(root: str, found: Mapping[str, Any]) -> list[Kind]:
-    """The kinds of one group's list that a namespace's end takes along."""
+def _deletable(root: str, found: Mapping[str, Any]) -> list[NamespacedKind]:
+    """The kinds of one group's list that are deleted with a namespace."""
     return [
-        Kind(root, r["name"], "deletecollection" in r["verbs"])
+        NamespacedKind(root, r["name"], "deletecollection" in r["verbs"])
         for r in found.get("resources") or ()
         if r.get("namespaced") and "/" not in r["name"] and {"list", "delete"} <= set(r["verbs"])
     ]
 
 
-__all__ = ["NamespaceEnds"]
+__all__ = ["NamespaceController"]

@@ -1,17 +1,18 @@
-"""From the objects of an API server to what the lab runs: scheduler, workload controllers and address plan of `lab up --api`.
+"""From the objects of an API server to what the lab should run: scheduler, workload controllers and addresses of `lab up --api`.
 
-    objects + what was given out before ──expand──▶ Plan: topology, pods to create, bind, delete and remove, problems
+    ObservedObjects + the last DesiredState ──expand──▶ DesiredState: topology, pods to create, bind, delete and remove, problems
+
+    nodes ──▶ workloads (their pods) ──▶ pods: those with an address keep it ──▶ those without get one ──▶ expand ──▶ parts
 
 The same expansion as in a lab without an API server, so the same objects give the same pods, nodes and addresses. Two things
-differ: a pod runs only when the API server has it, bound to a node; and what is wrong with one object is told of that object
+differ: a pod runs only when the API server has it, bound to a node; and what is wrong with one object is reported on that object
 and stops no other. Pure: no requests, no clocks, no network.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from netpol_compiler.model.addresses import Address
@@ -19,142 +20,70 @@ from netpol_compiler.model.objects import Key, Labels, Node
 from netpol_compiler.reading.fields import Problems
 from netpol_compiler.reading.objects import parse_node
 from netpol_lab.errors import LabError
+from netpol_lab.kubelet.desired_state import (
+    TEMPLATE_ANNOTATION,
+    TERMINAL_PHASES,
+    DesiredState,
+    Json,
+    ObjectProblem,
+    ObservedObjects,
+    PlacedPod,
+    PlanContext,
+    annotation_of,
+    controller_of,
+    is_elsewhere,
+    template_hash,
+    uid_of,
+)
 from netpol_lab.kubelet.pod_container import program_container
 from netpol_lab.network import wiring
 from netpol_lab.topology import pod_addresses, world
-from netpol_lab.topology.model import EndpointAddress, Families, LabNode, Topology
+from netpol_lab.topology.model import EndpointAddress, LabNode, Topology
 from netpol_manifests.documents import Document
 from netpol_manifests.placement import Placement
-from netpol_manifests.pod_templates import WORKLOADS, digest, expand_workload
+from netpol_manifests.pod_templates import expand_workload
 from netpol_manifests.world import ExpandOptions, ObjectId, World, expand
 
-Json = dict[str, Any]
-
-ELSEWHERE_ANNOTATION = "lab.npctl.dev/elsewhere"
-"""On a node, with any value: the lab leaves it and its pods alone, since a test plays them."""
-TEMPLATE_ANNOTATION = "lab.npctl.dev/template"
-"""On a pod that the lab made for a workload: a hash of the template that it was made from."""
-OVER = ("Succeeded", "Failed")
 SCHEDULER = "default-scheduler"
-_LONGEST_NAME = 255
+_MAX_NETNS_NAME_LENGTH = 255
 _API_SERVICE = Key("default", "kubernetes")
 
 
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """What the API server holds. `strangers` are pods of other nodes than the lab's: only their names matter."""
-
-    nodes: Mapping[str, Json] = field(default_factory=dict)
-    namespaces: Mapping[str, Json] = field(default_factory=dict)
-    services: Mapping[Key, Json] = field(default_factory=dict)
-    workloads: Mapping[ObjectId, Json] = field(default_factory=dict)
-    pods: Mapping[Key, Json] = field(default_factory=dict)
-    strangers: Container[Key] = frozenset()
+def desired_state(objects: ObservedObjects, before: DesiredState, context: PlanContext) -> DesiredState:
+    """The desired state for `objects`, when `before` was the last one."""
+    return _Planner(objects, before, context).plan()
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What the objects do not say. `ending`: uids of pods that are deleted, but whose program still runs.
+class _Planner:
+    """The steps of `desired_state`, in their order; each fills its part of the state.
 
-    `refused`: uids of pods and nodes that could not be built, with the reason. `api`: where the API server is, inside the lab.
+    nodes    those of the lab                        owner      address -> who has it
+    wanted   workload -> its pods                    documents  what is expanded: workloads, and pods with their addresses
+    live     pods that are to run, by key            remove     deleted pods that nothing is left of, with their uids
     """
 
-    families: Families = Families.IPV4
-    ending: frozenset[str] = frozenset()
-    refused: Mapping[str, str] = field(default_factory=dict)
-    api: tuple[Address, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A pod that runs, or is to run as soon as the network is there."""
-
-    uid: str
-    node: LabNode
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something about one object that the lab cannot do."""
-
-    kind: str
-    key: Key
-    uid: str
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be so. uids say which object of that name is meant.
-
-    create  pods of workloads, as they are posted        bind     unscheduled pods, with their node
-    delete  pods that no workload wants any more         remove   deleted pods that nothing is left of
-    given   addresses that are taken, also those of pods that are still to be created (then the uid is empty)
-    """
-
-    topology: Topology = field(default_factory=Topology)
-    running: Mapping[Key, Placed] = field(default_factory=dict)
-    create: Mapping[Key, Json] = field(default_factory=dict)
-    bind: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
-    delete: Mapping[Key, str] = field(default_factory=dict)
-    remove: Mapping[Key, str] = field(default_factory=dict)
-    wanted: Mapping[ObjectId, tuple[Key, ...]] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    given: Mapping[Key, tuple[Address, ...]] = field(default_factory=dict)
-    uids: Mapping[Key, str] = field(default_factory=dict)
-
-
-def work_out(objects: Objects, before: Plan, around: Around) -> Plan:
-    """The plan for `objects`, when `before` was the last one."""
-    return _Work(objects, before, around).plan()
-
-
-def is_elsewhere(node: Json) -> bool:
-    """Whether the lab leaves this node alone."""
-    return ELSEWHERE_ANNOTATION in (node["metadata"].get("annotations") or {})
-
-
-def template_hash(workload: Json) -> str:
-    """A hash of the workload's pod template."""
-    return digest(json.dumps((workload.get("spec") or {}).get("template"), sort_keys=True), length=10)
-
-
-def controller_of(pod: Json) -> Json | None:
-    """The pod's owner, if that is a workload of a kind that the lab knows."""
-    for reference in pod["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") in WORKLOADS:
-            group = str(reference.get("apiVersion")).partition("/")[0]
-            return dict(reference) if group in ("apps", "batch") else None
-    return None
-
-
-class _Work:
-    """The steps of `work_out`, in their order; each fills its part of the plan."""
-
-    def __init__(self, objects: Objects, before: Plan, around: Around) -> None:
+    def __init__(self, objects: ObservedObjects, before: DesiredState, context: PlanContext) -> None:
         self._objects = objects
         self._before = before
-        self._around = around
-        self._families = around.families
-        self._problems: list[Problem] = []
+        self._context = context
+        self._problems: list[ObjectProblem] = []
         self._nodes: dict[str, Node] = {}
-        self._wishes = pod_addresses.Wishes(around.families, twinned=False)
+        self._wishes = pod_addresses.Wishes(context.families, twinned=False)
         self._wanted: dict[ObjectId, tuple[Key, ...]] = {}
         self._owner: dict[Address, str] = {}
         self._documents: list[Document] = []
         self._live: dict[Key, Json] = {}
         self._remove: dict[Key, str] = {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> DesiredState:
         self._read_nodes()
-        self._wishes = pod_addresses.Wishes.of(self._families, self._nodes.values())
+        self._wishes = pod_addresses.Wishes.of(self._context.families, self._nodes.values())
         self._read_workloads()
         self._read_pods()
         found = self._expanded()
         running = self._running(found)
-        given = {k: p.addresses for k, p in found.pods.items() if self._holds(k) and p.addresses and not p.host_network}
-        return Plan(
+        given = {k: p.addresses for k, p in found.pods.items() if self._keeps_taken(k) and p.addresses and not p.host_network}
+        return DesiredState(
             topology=self._topology(found, running),
             running=running,
             create=self._to_create(found),
@@ -164,7 +93,7 @@ class _Work:
             wanted=self._wanted,
             problems=tuple(self._problems),
             given=given,
-            uids={k: _uid(self._live[k]) if k in self._live else "" for k in given},
+            uids={k: uid_of(self._live[k]) if k in self._live else "" for k in given},
         )
 
     # Nodes
@@ -176,18 +105,18 @@ class _Work:
             try:
                 self._nodes[name] = self._node(name, data)
             except LabError as error:
-                self._tell("Node", Key("", name), _uid(data), str(error).removeprefix(f"Node {name}: "))
+                self._report("Node", Key("", name), uid_of(data), str(error).removeprefix(f"Node {name}: "))
 
     def _node(self, name: str, data: Json) -> Node:
         """The node in the lab's families. Raises LabError where it cannot be one of the lab's."""
-        if words := self._around.refused.get(_uid(data)):
+        if words := self._context.refused.get(uid_of(data)):
             raise LabError(words)
         parsed, rejected = parse_node(data)
         if parsed is None:
             raise LabError("; ".join(r.reason for r in rejected))
         # Labelled as every kubelet labels its node, so that what asks for Linux finds one.
         labels = Labels({"kubernetes.io/os": "linux", **parsed.labels})
-        node = replace(world.node_in_families(parsed, self._families), labels=labels)
+        node = replace(world.node_in_families(parsed, self._context.families), labels=labels)
         for other in self._nodes.values():
             if not any(wiring.onlink(a, b) for a in node.addresses for b in other.addresses):
                 raise LabError(f"{node.addresses[0]} is not in the network of node {other.name} ({other.addresses[0]})")
@@ -210,7 +139,7 @@ class _Work:
             if data["metadata"].get("deletionTimestamp"):
                 continue
             key = Key(oid.namespace, oid.name)
-            # Its faults are told by the expansion. A cordoned node keeps its DaemonSet's pods, so it counts here.
+            # Its faults are reported by the expansion. A cordoned node keeps its DaemonSet's pods, so it counts here.
             data = self._wishes.in_template(data)
             pods = expand_workload(data, oid.kind, key, Problems(oid.kind, *key), placement.eligible)
             self._wanted[oid] = tuple(Key(oid.namespace, p["metadata"]["name"]) for p in pods)
@@ -221,34 +150,34 @@ class _Work:
     def _read_pods(self) -> None:
         newcomers: list[Key] = []
         for key, data in self._objects.pods.items():
-            node, uid = str((data.get("spec") or {}).get("nodeName") or ""), _uid(data)
+            node, uid = str((data.get("spec") or {}).get("nodeName") or ""), uid_of(data)
             terminating = bool(data["metadata"].get("deletionTimestamp"))
             if node and node not in self._nodes:
                 earlier = self._before.running.get(key)
                 if terminating or (earlier and earlier.uid == uid) or self._before.remove.get(key) == uid:
-                    self._remove[key] = uid  # its node is gone
-            elif terminating and uid not in self._around.ending:
+                    self._remove[key] = uid  # its node was deleted
+            elif terminating and uid not in self._context.ending:
                 self._remove[key] = uid
-            elif (data.get("status") or {}).get("phase") in OVER:
+            elif (data.get("status") or {}).get("phase") in TERMINAL_PHASES:
                 self._documents.append(_document(data, {"phase": data["status"]["phase"]}))
             elif node or _is_ours_to_schedule(data):
                 self._live[key] = data
-                if not self._take_held(key, data):
+                if not self._keeps_address(key, data):
                     newcomers.append(key)
         self._reserve_uncreated()
         for key in newcomers:
             self._admit(key, self._live[key])
 
-    def _take_held(self, key: Key, data: Json) -> bool:
+    def _keeps_address(self, key: Key, data: Json) -> bool:
         """A pod that has its address keeps it."""
-        held = self._before.given.get(key)
-        if not held or self._before.uids[key] not in (_uid(data), ""):
+        given = self._before.given.get(key)
+        if not given or self._before.uids[key] not in (uid_of(data), ""):
             return False
         if not self._before.uids[key] and pod_addresses.is_asking(data):
             return False  # what it was promised before it was there need not be what it says, see `_wished`
-        for address in held:
+        for address in given:
             self._owner[address] = f"pod {key}"
-        self._documents.append(_document(data, {"podIPs": [{"ip": a.text} for a in held]}))
+        self._documents.append(_document(data, {"podIPs": [{"ip": a.text} for a in given]}))
         return True
 
     def _reserve_uncreated(self) -> None:
@@ -266,7 +195,7 @@ class _Work:
                 addresses = self._wished(key, data)
             except LabError as error:
                 del self._live[key]
-                self._tell("Pod", key, _uid(data), str(error))
+                self._report("Pod", key, uid_of(data), str(error))
                 return
             for address in addresses:
                 self._owner[address] = f"pod {key}"
@@ -275,9 +204,9 @@ class _Work:
 
     def _wished(self, key: Key, data: Json) -> tuple[Address, ...]:
         """The addresses that the pod says: by annotation, or by its status. Raises LabError where it cannot have them."""
-        if words := self._around.refused.get(_uid(data)):
+        if words := self._context.refused.get(uid_of(data)):
             raise LabError(words)
-        if len(f"pod-{key.namespace}.{key.name}") > _LONGEST_NAME:
+        if len(f"pod-{key.namespace}.{key.name}") > _MAX_NETNS_NAME_LENGTH:
             raise LabError("its namespace and name together are too long for a network namespace's name")
         addresses = self._wishes.addresses(data)
         bound = (data.get("spec") or {}).get("nodeName")
@@ -299,30 +228,32 @@ class _Work:
         nodes = [Document(_node_document(n, self._objects.nodes[n.name])) for n in self._nodes.values()]
         services = [Document(data) for data in self._objects.services.values()]
         uncreated = {k: a for k, a in self._before.given.items() if k not in self._live}
-        options = ExpandOptions(families=self._families.each)
+        options = ExpandOptions(families=self._context.families.each)
         found = expand([*nodes, *services, *self._documents], uncreated, options)
         unplaced = [w for w in found.warnings if w.kind == "Pod"]  # no node fits
         for item in (*found.rejected, *unplaced):
             key = Key(item.namespace, item.name)
-            self._tell(item.kind, key, self._uid_of(item.kind, key), f"{item.field}: {item.reason}" if item.path else item.reason)
+            self._report(
+                item.kind, key, self._uid_of(item.kind, key), f"{item.field}: {item.reason}" if item.path else item.reason
+            )
         return found
 
-    def _running(self, found: World) -> dict[Key, Placed]:
+    def _running(self, found: World) -> dict[Key, PlacedPod]:
         running = {}
         for key, data in self._live.items():
             pod = found.pods.get(key)
             # What is scheduled here runs when the API server says so too.
             if pod is not None and (data.get("spec") or {}).get("nodeName") and pod.node in self._nodes:
                 node = self._nodes[pod.node]
-                addresses = world.pod_in_families(pod, self._nodes, self._families).addresses
+                addresses = world.pod_in_families(pod, self._nodes, self._context.families).addresses
                 if addresses:
-                    running[key] = Placed(_uid(data), LabNode(node.name, node.addresses, node.pod_cidrs), addresses)
+                    running[key] = PlacedPod(uid_of(data), LabNode(node.name, node.addresses, node.pod_cidrs), addresses)
         return running
 
-    def _topology(self, found: World, running: Mapping[Key, Placed]) -> Topology:
+    def _topology(self, found: World, running: Mapping[Key, PlacedPod]) -> Topology:
         pods = {k: replace(found.pods[k], addresses=p.addresses, phase="Running") for k, p in running.items()}
-        passes = {k: _annotation(self._live[k], world.PROXY_ANNOTATION) for k in running}
-        topology = world.topology(self._nodes, pods, found.services, passes, self._families)
+        passes = {k: annotation_of(self._live[k], world.PROXY_ANNOTATION) for k in running}
+        topology = world.topology(self._nodes, pods, found.services, passes, self._context.families)
         lab_pods = {
             # Its program listens itself.
             k: replace(p, listens=()) if program_container(self._live[k]) else p
@@ -333,9 +264,9 @@ class _Work:
     def _with_api_service(self, topology: Topology) -> Any:
         """The Service `kubernetes` selects no pods: it leads to the API server."""
         service = topology.services.get(_API_SERVICE)
-        if service is None or self._around.api is None:
+        if service is None or self._context.api is None:
             return topology.services
-        end = EndpointAddress(*self._around.api, node="")
+        end = EndpointAddress(*self._context.api, node="")
         return {
             **topology.services,
             _API_SERVICE: replace(service, ports=tuple(replace(p, endpoints=(end,)) for p in service.ports)),
@@ -349,18 +280,18 @@ class _Work:
                 continue
             for key in keys:
                 data = found.objects.get(ObjectId("Pod", *key))
-                if data is not None and key not in self._objects.pods and key not in self._objects.strangers:
+                if data is not None and key not in self._objects.pods and key not in self._objects.foreign_pods:
                     create[key] = _new_pod(data, oid, self._objects.workloads[oid])
         return create
 
     def _to_bind(self, found: World) -> dict[Key, tuple[str, str]]:
         unbound = {k: d for k, d in self._live.items() if not (d.get("spec") or {}).get("nodeName")}
         nodes = {k: found.pods[k].node for k in unbound if k in found.pods}
-        return {k: (_uid(unbound[k]), node) for k, node in nodes.items() if node}
+        return {k: (uid_of(unbound[k]), node) for k, node in nodes.items() if node}
 
     def _to_delete(self) -> dict[Key, str]:
         """Pods that a workload had made for it and does not want any more, and those whose workload is gone."""
-        owners = {_uid(self._objects.workloads[oid]): oid for oid in self._wanted}
+        owners = {uid_of(self._objects.workloads[oid]): oid for oid in self._wanted}
         wanted = {oid: frozenset(keys) for oid, keys in self._wanted.items()}
         hashes = {oid: template_hash(self._objects.workloads[oid]) for oid in self._wanted}
         surplus = {}
@@ -368,13 +299,13 @@ class _Work:
             reference = controller_of(data)
             if reference is None or data["metadata"].get("deletionTimestamp"):
                 continue
-            made_from = _annotation(data, TEMPLATE_ANNOTATION)
+            made_from = annotation_of(data, TEMPLATE_ANNOTATION)
             oid = owners.get(reference["uid"])
             if oid is None or (made_from and (key not in wanted[oid] or made_from != hashes[oid])):
-                surplus[key] = _uid(data)
+                surplus[key] = uid_of(data)
         return surplus
 
-    def _holds(self, key: Key) -> bool:
+    def _keeps_taken(self, key: Key) -> bool:
         """Whether an address of this pod stays taken: it lives, or is still to be created."""
         return key in self._live or key not in self._objects.pods or key in self._remove
 
@@ -385,18 +316,10 @@ class _Work:
             data = self._objects.services.get(key)
         else:
             data = self._objects.workloads.get(ObjectId(kind, *key))
-        return _uid(data) if data else ""
+        return uid_of(data) if data else ""
 
-    def _tell(self, kind: str, key: Key, uid: str, words: str) -> None:
-        self._problems.append(Problem(kind, key, uid, words))
-
-
-def _uid(data: Json) -> str:
-    return str(data["metadata"].get("uid") or "")
-
-
-def _annotation(data: Json, name: str) -> str:
-    return str((data["metadata"].get("annotations") or {}).get(name) or "")
+    def _report(self, kind: str, key: Key, uid: str, message: str) -> None:
+        self._problems.append(ObjectProblem(kind, key, uid, message))
 
 
 def _is_ours_to_schedule(data: Json) -> bool:
@@ -423,7 +346,7 @@ def _new_pod(data: Mapping[str, Any], oid: ObjectId, owner: Json) -> Json:
         "apiVersion": owner["apiVersion"],
         "kind": oid.kind,
         "name": oid.name,
-        "uid": _uid(owner),
+        "uid": uid_of(owner),
         "controller": True,
         "blockOwnerDeletion": True,
     }
@@ -433,4 +356,4 @@ def _new_pod(data: Mapping[str, Any], oid: ObjectId, owner: Json) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": body, "spec": dict(data["spec"])}
 
 
-__all__ = ["Around", "Objects", "Placed", "Plan", "Problem", "controller_of", "is_elsewhere", "template_hash", "work_out"]
+__all__ = ["desired_state"]

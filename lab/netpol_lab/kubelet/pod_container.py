@@ -1,7 +1,7 @@
 """What a pod's container is to be run as, when it is npctl's own: arguments, environment, mounts and probe, from the pod's spec.
 
-In: a Pod as the API server has it, and where it was placed. Out: a frozen `Program`. Other containers are not run: the lab only
-listens on their ports. Pure; `podprograms` runs it.
+In: a Pod as the API server has it, and where it was placed. Out: a frozen `PodProgram`. Other containers are not run: the lab
+only listens on their ports. Pure; `pod_programs` runs it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Addresses = tuple[Address, ...]
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PROGRAM = "npctl"
-DEFAULT_GRACE = 30.0
+DEFAULT_GRACE_SECONDS = 30.0
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
 _INDEXED = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class HttpProbe:
     """An HTTP probe of a container. Times are in seconds."""
 
     address: Address
@@ -39,7 +39,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class HostPath:
-    """A piece of the node's file system: `path` on the node appears at `mount` in the container."""
+    """A file or folder of the node: `path` on the node appears at `mount` in the container."""
 
     path: str
     mount: str
@@ -47,7 +47,7 @@ class HostPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class PodProgram:
     """One container that is run as a process.
 
     `account`: the service account whose token it gets, empty for none; `restart`: Always, OnFailure or Never; `grace`: seconds.
@@ -63,7 +63,7 @@ class Program:
     env: Mapping[str, str]
     account: str
     host_paths: tuple[HostPath, ...]
-    readiness: Probe | None
+    readiness: HttpProbe | None
     restart: str
     grace: float
 
@@ -82,7 +82,7 @@ def program_container(pod: Json) -> Json | None:
     return None
 
 
-def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, defaults: Mapping[str, str]) -> Program:
+def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, defaults: Mapping[str, str]) -> PodProgram:
     """The pod's program. `own` and `host` are the pod's and its node's addresses; `defaults` is what the kubelet puts into env.
 
     Raises LabError for what the lab cannot give to it.
@@ -94,7 +94,7 @@ def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, default
     env = _environment(container, _Fields(pod, own, host), defaults)
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or ()}
-    return Program(
+    return PodProgram(
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
         node=spec["nodeName"],
@@ -107,7 +107,7 @@ def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, default
         host_paths=_host_paths(spec, mounts),
         readiness=_probe(container, own),
         restart=str(spec.get("restartPolicy") or "Always"),
-        grace=float(spec.get("terminationGracePeriodSeconds") or DEFAULT_GRACE),
+        grace=float(spec.get("terminationGracePeriodSeconds") or DEFAULT_GRACE_SECONDS),
     )
 
 
@@ -170,7 +170,7 @@ def _host_paths(spec: Json, mounts: Mapping[str, Json]) -> tuple[HostPath, ...]:
     )
 
 
-def _probe(container: Json, own: Addresses) -> Probe | None:
+def _probe(container: Json, own: Addresses) -> HttpProbe | None:
     probe = container.get("readinessProbe")
     if probe is None:
         return None
@@ -183,7 +183,7 @@ def _probe(container: Json, own: Addresses) -> Probe | None:
         if not named:
             raise LabError(f"readinessProbe: the container has no port {port!r}")
         port = named[0]
-    return Probe(
+    return HttpProbe(
         address=own[0],
         port=int(port),
         path=str(action.get("path") or "/"),
@@ -193,4 +193,4 @@ def _probe(container: Json, own: Addresses) -> Probe | None:
     )
 
 
-__all__ = ["HostPath", "Probe", "Program", "program_container", "read_program"]
+__all__ = ["HostPath", "HttpProbe", "PodProgram", "program_container", "read_program"]

@@ -11,33 +11,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netpol_lab.kubelet.planner import Placed
+from netpol_lab.kubelet.desired_state import PlacedPod
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """How a pod's program does. `exit_code`: of its last end; `ended`: it is not started again; `words`: why it waits."""
+class ProgramStatus:
+    """How a pod's program does. `exit_code`: of its last end; `ended`: it is not started again; `message`: why it waits."""
 
     running: bool
     ready: bool
     restarts: int = 0
     exit_code: int | None = None
     ended: bool = False
-    words: str = ""
+    message: str = ""
 
 
-ALWAYS = Run(running=True, ready=True)
+ALWAYS_READY = ProgramStatus(running=True, ready=True)
 """How a pod without a program of its own does: the lab listens for it."""
 
 
-def pod_status(pod: Json, placed: Placed, run: Run, now: str) -> Json:
+def pod_status(pod: Json, placed: PlacedPod, program: ProgramStatus, now: str) -> Json:
     """The status of a pod that is placed and whose network is there."""
     current = pod.get("status") or {}
     addresses, hosts = placed.addresses, placed.node.addresses
-    over = ("Succeeded" if run.exit_code == 0 else "Failed") if run.ended else ""
-    ready = run.ready and not over
+    over = ("Succeeded" if program.exit_code == 0 else "Failed") if program.ended else ""
+    ready = program.ready and not over
     reason = {} if ready else {"reason": "PodCompleted" if over == "Succeeded" else "ContainersNotReady"}
     conditions = [
         {"type": "PodScheduled", "status": "True"},
@@ -54,36 +54,40 @@ def pod_status(pod: Json, placed: Placed, run: Run, now: str) -> Json:
         "podIPs": [{"ip": a.text} for a in addresses],
         "startTime": current.get("startTime") or now,
         "conditions": _merged_conditions(current.get("conditions") or (), conditions, now),
-        "containerStatuses": [_container(c, pod, run, now) for c in pod["spec"].get("containers") or ()],
+        "containerStatuses": [_container(c, pod, program, now) for c in pod["spec"].get("containers") or ()],
     }
 
 
-def _container(container: Json, pod: Json, run: Run, now: str) -> Json:
+def _container(container: Json, pod: Json, program: ProgramStatus, now: str) -> Json:
     earlier = _named((pod.get("status") or {}).get("containerStatuses"), container["name"])
     status: Json = {
         "name": container["name"],
         "image": container.get("image", ""),
         "imageID": "",
         "containerID": f"lab://{pod['metadata']['uid']}/{container['name']}",
-        "ready": run.ready,
-        "started": run.running,
-        "restartCount": run.restarts,
-        "state": _state(run, earlier, now),
+        "ready": program.ready,
+        "started": program.running,
+        "restartCount": program.restarts,
+        "state": _state(program, earlier, now),
     }
-    if run.exit_code is not None and not run.ended:
-        status["lastState"] = _kept(earlier.get("lastState"), "terminated", {"exitCode": run.exit_code, "reason": "Error"}, now)
+    if program.exit_code is not None and not program.ended:
+        status["lastState"] = _kept(
+            earlier.get("lastState"), "terminated", {"exitCode": program.exit_code, "reason": "Error"}, now
+        )
     return status
 
 
-def _state(run: Run, earlier: Json, now: str) -> Json:
-    if run.ended:
-        words = "Completed" if run.exit_code == 0 else "Error"
-        return _kept(earlier.get("state"), "terminated", {"exitCode": run.exit_code, "reason": words}, now)
-    if not run.running:
-        reason = "CreateContainerConfigError" if run.words else "CrashLoopBackOff" if run.restarts else "ContainerCreating"
-        return {"waiting": {"reason": reason, **({"message": run.words} if run.words else {})}}
+def _state(program: ProgramStatus, earlier: Json, now: str) -> Json:
+    if program.ended:
+        reason = "Completed" if program.exit_code == 0 else "Error"
+        return _kept(earlier.get("state"), "terminated", {"exitCode": program.exit_code, "reason": reason}, now)
+    if not program.running:
+        reason = (
+            "CreateContainerConfigError" if program.message else "CrashLoopBackOff" if program.restarts else "ContainerCreating"
+        )
+        return {"waiting": {"reason": reason, **({"message": program.message} if program.message else {})}}
     state = (earlier.get("state") or {}).get("running")
-    same = state and earlier.get("restartCount") == run.restarts
+    same = state and earlier.get("restartCount") == program.restarts
     return {"running": {"startedAt": state["startedAt"] if same and state else now}}
 
 
@@ -217,4 +221,4 @@ def _same(current: Any, wanted: Any) -> bool:
     return bool(current == wanted) or (not current and not wanted)
 
 
-__all__ = ["ALWAYS", "Run", "differs", "is_ready", "node_labels", "node_status", "pod_status", "workload_status"]
+__all__ = ["ALWAYS_READY", "ProgramStatus", "differs", "is_ready", "node_labels", "node_status", "pod_status", "workload_status"]

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiError, KubeError
 
 log = logging.getLogger("npctl.lab")
@@ -22,9 +23,10 @@ log = logging.getLogger("npctl.lab")
 Slot = tuple[str, ...]
 """What is done, then the kind and the name of the object: ("create", "Pod", "default/web")."""
 
-FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
-"""Seconds until the next try; doubled each time."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 1.0
+"""Until the next try: the first wait and the longest."""
 CONCURRENT = 32
+"""Requests under way at the same time."""
 
 
 @dataclass(slots=True)
@@ -35,12 +37,12 @@ class _Entry:
     newest: object = None
     done: bool = False
     task: asyncio.Task[None] | None = None
-    delay: float = FIRST_DELAY
+    backoff: Backoff = field(default_factory=lambda: Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS))
     again: float = 0.0
     words: str = ""
 
 
-class Writes:
+class RequestQueue:
     """Lives in one event loop. `wake` is called when there is reason for another pass."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -87,7 +89,8 @@ class Writes:
         try:
             async with self._turns:
                 await work()
-            entry.done, entry.delay, entry.words = True, FIRST_DELAY, ""
+            entry.done, entry.words = True, ""
+            entry.backoff.reset()
         except Exception as error:  # one object's fault must not end the loop that serves all others
             expected = isinstance(error, KubeError)
             words = str(error) if expected else repr(error)
@@ -95,9 +98,9 @@ class Writes:
             if words != entry.words and not quiet:
                 log.warning("%s: %s", " ".join(slot), words, exc_info=not expected)
             entry.words = words
-            entry.again = loop.time() + entry.delay
-            loop.call_later(entry.delay, self._wake)
-            entry.delay = min(2 * entry.delay, LONGEST_DELAY)
+            delay = entry.backoff.next_seconds()
+            entry.again = loop.time() + delay
+            loop.call_later(delay, self._wake)
         finally:
             entry.task = None
         if entry.done and (entry.newest != basis or not entry.asked):
@@ -109,4 +112,4 @@ def _is_overtaken(error: ApiError) -> bool:
     return error.status in (404, 409) or (error.status == 403 and "being terminated" in error.message)
 
 
-__all__ = ["Writes"]
+__all__ = ["RequestQueue"]

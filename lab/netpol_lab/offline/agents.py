@@ -21,11 +21,11 @@ from netpol_lab.topology.model import Backend, LabNode
 from netpol_store.folder import read_revision
 
 OPERATOR = "operator"
-POLL = 0.01
+POLL_SECONDS = 0.01
 
 
 @dataclass(slots=True)
-class Programs:
+class FolderPrograms:
     """The daemons of one lab, among its processes by name: "operator", "agent-NODE"."""
 
     folder: Path
@@ -43,7 +43,7 @@ class Programs:
         self._start(OPERATOR, "", ["operator", "--objects", str(self.folder / "objects"), "--ir", str(self.folder / "ir")])
 
     def set_nodes(self, nodes: Mapping[str, LabNode]) -> None:
-        """One agent for each node; agents of nodes that are gone end, and their reports go."""
+        """One agent for each node; agents of deleted nodes are ended, and their reports deleted."""
         wanted = {f"agent-{n.name}": n for n in nodes.values()}
         for name in [n for n in self.running if n != OPERATOR and n not in wanted]:
             self.processes.end(name, 5)
@@ -71,7 +71,7 @@ class Programs:
         return content if isinstance(content, dict) else {}
 
     def lagging(self, objects_revision: int) -> dict[str, str]:
-        """Who has not yet caught up with that revision of the objects, and why, in words. Empty: all is in force."""
+        """Who has not yet caught up with that revision of the objects, and why. Empty: all is in force."""
         ir = read_revision(self.folder / "ir")
         if self.pid(OPERATOR) is None:
             return {OPERATOR: f"has ended{self.processes.tail(OPERATOR)}"}
@@ -112,4 +112,4 @@ class Programs:
             if dead or time.monotonic() > deadline:
                 words = "; ".join(f"{name} {why}" for name, why in lag.items())
                 raise LabTimeout(f"not in force{'' if dead else f' within {limit:g} s'}: {words}")
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)

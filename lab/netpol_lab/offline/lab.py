@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab.errors import LabError
-from netpol_lab.offline.agents import Programs
-from netpol_lab.offline.objects import ApiServer, Object, State
+from netpol_lab.offline.agents import FolderPrograms
+from netpol_lab.offline.objects import ApiServer, LabState, Object
 from netpol_lab.options import Options
 from netpol_lab.processes import Processes
 from netpol_lab.topology.model import Families, Topology
@@ -27,16 +27,16 @@ class FolderLab:
     """Objects, operator and agents of one lab. `change` makes a new state's network real."""
 
     def __init__(
-        self, folder: Path, processes: Processes, families: Families, options: Options, change: Callable[[State], None]
+        self, folder: Path, processes: Processes, families: Families, options: Options, change: Callable[[LabState], None]
     ) -> None:
         for name in ("objects", "ir", "reports"):
             (folder / name).mkdir(exist_ok=True)
         self._api = ApiServer(folder / "objects", families)
-        self._programs = Programs(folder, processes, options.backend, options.established, options.accept)
+        self._programs = FolderPrograms(folder, processes, options.backend, options.established, options.accept)
         self._agents = options.agents
         self._processes = processes
         self._change = change
-        self._planned = State()
+        self._planned = LabState()
         self._lock = threading.RLock()
 
     @property
@@ -58,7 +58,7 @@ class FolderLab:
         tell("waiting for the agents")
         self.wait(limit)
 
-    def _make(self, state: State) -> None:
+    def _make(self, state: LabState) -> None:
         """The network first, for a pod has its network before anybody hears of it."""
         self._change(state)
         self._api.commit(state)

@@ -3,8 +3,8 @@
     applied objects ──expand──▶ nodes, pods with addresses, services ──▶ Topology (for the builder)
                                                                     └──▶ LAB/objects/KIND/NAMESPACE/NAME.json + revision
 
-In: objects as dictionaries, parsed and validated by the caller. A change is a new `State`, worked out completely before anything
-of it is kept: what is wrong changes nothing. Excluded: the network itself, and waiting for agents.
+In: objects as dictionaries, parsed and validated by the caller. A change is a new `LabState`, worked out completely before
+anything of it is kept: what is wrong changes nothing. Excluded: the network itself, and waiting for agents.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def identity(data: Object) -> ObjectId:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LabState:
     """One consistent picture: what was applied, what people relabelled, and what follows."""
 
     applied: Mapping[ObjectId, Object] = field(default_factory=dict)
@@ -57,10 +57,10 @@ class ApiServer:
     def __init__(self, folder: Path, families: Families) -> None:
         self._writer = FolderWriter(folder)
         self._families = families
-        self.state = State()
+        self.state = LabState()
         self.revision = 0
 
-    def with_applied(self, objects: Iterable[Object]) -> tuple[State, list[dict[str, str]]]:
+    def with_applied(self, objects: Iterable[Object]) -> tuple[LabState, list[dict[str, str]]]:
         """The state after applying, and what became of each object. Raises LabError."""
         applied = dict(self.state.applied)
         actions = []
@@ -71,7 +71,7 @@ class ApiServer:
             actions.append(_action(oid, action))
         return self._work_out(applied, self.state.relabelled), actions
 
-    def with_deleted(self, objects: Iterable[Object]) -> tuple[State, list[dict[str, str]]]:
+    def with_deleted(self, objects: Iterable[Object]) -> tuple[LabState, list[dict[str, str]]]:
         """The state after deleting; a namespace takes along what is in it."""
         applied = dict(self.state.applied)
         relabelled = dict(self.state.relabelled)
@@ -86,7 +86,7 @@ class ApiServer:
                 applied = {k: v for k, v in applied.items() if k.namespace != oid.name}
         return self._work_out(applied, relabelled), actions
 
-    def with_labels(self, oid: ObjectId, labels: Mapping[str, str | None]) -> State:
+    def with_labels(self, oid: ObjectId, labels: Mapping[str, str | None]) -> LabState:
         """The state after setting labels (None removes one). Raises LabError for an object that is not there."""
         if oid not in self.state.objects:
             raise LabError(f"no {oid.kind} {oid.namespace + '/' if oid.namespace else ''}{oid.name} in the lab")
@@ -95,7 +95,7 @@ class ApiServer:
         changed = {**self.state.relabelled.get(oid, {}), **labels}
         return self._work_out(self.state.applied, {**self.state.relabelled, oid: changed})
 
-    def commit(self, state: State) -> int:
+    def commit(self, state: LabState) -> int:
         """Keep the state and write it down; returns the objects' revision, which is new only if something changed."""
         changed = self.revision == 0
         for oid in set(self.state.objects) - set(state.objects):
@@ -115,7 +115,7 @@ class ApiServer:
             if kind in (None, oid.kind) and (namespace is None or oid.namespace == namespace) and name in (None, oid.name)
         ]  # fmt: skip
 
-    def _work_out(self, applied: Mapping[ObjectId, Object], relabelled: Mapping[ObjectId, Mapping[str, str | None]]) -> State:
+    def _work_out(self, applied: Mapping[ObjectId, Object], relabelled: Mapping[ObjectId, Mapping[str, str | None]]) -> LabState:
         families = self._families
         documents = [Document(_relabel(data, relabelled.get(oid))) for oid, data in applied.items()]
         own = families.each if _speaks(applied, families) else (Family.V4,)
@@ -133,7 +133,7 @@ class ApiServer:
         kept = {o: labels for o, labels in relabelled.items() if o in objects}
         given = {k: p.addresses for k, p in found.pods.items() if not p.host_network}
         ips = {k: s.cluster_ips for k, s in found.services.items()}
-        return State(applied, kept, objects, topology, tuple(r.words for r in found.rejected), given, ips)
+        return LabState(applied, kept, objects, topology, tuple(r.words for r in found.rejected), given, ips)
 
     @staticmethod
     def _finish(oid: ObjectId, data: Object, pods: Mapping[Key, Pod], topology: Topology) -> Object:
@@ -223,4 +223,4 @@ def _with_pod(data: Object, addresses: tuple[Address, ...], host: tuple[Address,
     return {**data, "status": status}
 
 
-__all__ = ["ApiServer", "State", "identity"]
+__all__ = ["ApiServer", "LabState", "identity"]

@@ -22,7 +22,7 @@ from netpol_compiler.policy.ir import IR
 from netpol_compiler.witnesses.restored import ReadBack, node_text, read_back
 from netpol_lab.client import LabClient
 from netpol_lab.errors import LabError
-from netpol_lab.offline.objects import ApiServer, State
+from netpol_lab.offline.objects import ApiServer, LabState
 from netpol_lab.scenarios.cases import Manifest, Seen
 from netpol_lab.scenarios.picture import Picture, make_picture, pod_named
 from netpol_lab.scenarios.scenario import Check
@@ -130,7 +130,7 @@ class SimulateDriver:
     def connect(self, checks: Sequence[Check]) -> list[Seen]:
         return [self._walk(check) for check in checks]
 
-    def _change(self, state: State) -> None:
+    def _change(self, state: LabState) -> None:
         self._server.commit(state)
         self._picture = make_picture(state.objects.values(), self._families, self._kind)
         cluster, ir = self._picture.cluster, self._picture.ir

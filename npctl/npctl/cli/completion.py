@@ -55,7 +55,7 @@ def _names(ctx: typer.Context, path: str) -> list[str]:
     if ctx.params.get("files"):
         return []  # answers come from files then
     api = connect(_access(ctx))
-    items = api.listed(path.format(ctx.params.get("namespace") or api.namespace)).items
+    items = api.listed(path.format(ctx.params.get("namespace") or api.namespace))
     return [i["metadata"]["name"] for i in items]
 
 

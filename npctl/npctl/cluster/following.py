@@ -1,123 +1,108 @@
-"""Following lists of a cluster: each is listed once, then watched, and what comes is handed over in order through one queue.
+"""Following lists of a cluster: each is listed, then watched, and the caller judges after every change.
 
-In: paths. Out: `Change`s: a whole list (also after a watch that broke or grew too old), or one object that came, changed or went.
-Each path has a thread; an answer that waiting cannot cure (403, 404) ends the iteration with its error.
+In: paths, and who is told of objects that come, change and go. Out: whether what was waited for has come to be. Failures that
+waiting can cure are waited for; another one (403, 404) ends it with a CommandError, unless the list was read before.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from npctl.cluster.api import Api, ApiError, Json, Unreachable
-from npctl.errors import CommandError
-
-_PAUSE = 0.5
-"""Seconds between attempts to reach an API server that does not answer."""
+from netpol_kube.errors import ApiError, Json, KubeError
+from netpol_kube.reflector import Reflector
+from npctl.cluster.api import Api
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """`listed`: everything there is now; else one object, and whether it is gone."""
+class Told(Protocol):
+    """Who is told, and judges."""
 
-    path: str
-    listed: tuple[Json, ...] | None = None
-    item: Json | None = None
-    gone: bool = False
+    def put(self, path: str, data: Json) -> None:
+        """An object of the list `path` that is new or has changed."""
+        ...
+
+    def gone(self, path: str, namespace: str, name: str) -> None:
+        """A known object was deleted."""
+        ...
+
+    def listed(self, path: str) -> None:
+        """All objects of the list were told."""
+        ...
 
 
 class Following:
-    """A context manager; leaving it ends the watches."""
+    """One wait. `problem` is what keeps the API server's answer from coming, in words; empty when nothing does."""
 
-    def __init__(self, api: Api, seconds: float) -> None:
+    def __init__(self, api: Api, paths: Mapping[str, Mapping[str, str]], told: Told) -> None:
+        # What a reflector says while it tries again is for a daemon's log; here the end of the command says it.
+        logging.getLogger("npctl.watch").setLevel(logging.CRITICAL)
         self._api = api
-        self._deadline = time.monotonic() + seconds
-        self._changes: queue.SimpleQueue[Change | CommandError] = queue.SimpleQueue()
-        self._streams: list[Any] = []
-        self._threads: list[threading.Thread] = []
-        self._over = threading.Event()
-        self._lock = threading.Lock()
+        self._changed = asyncio.Event()
+        self._reflectors = [self._reflector(path, params, told) for path, params in paths.items()]
 
-    def __enter__(self) -> Following:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._over.set()
-            for response in self._streams:
-                _end(response)
-        for thread in self._threads:
-            thread.join(_PAUSE * 2)
+    def until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Follow until `done`, which is asked after changes, for `seconds` at most. Returns whether it is done."""
+        return self._api.run(self._until(done, seconds), "", "watch")
 
     @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return max(0.0, self._deadline - time.monotonic())
+    def problem(self) -> str:
+        return next((r.problem for r in self._reflectors if r.problem), "")
 
-    def follow(self, path: str, **params: object) -> None:
-        """Begin to list and watch `path`."""
-        thread = threading.Thread(target=self._run, args=(path, params), name=f"follow {path}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _reflector(self, path: str, params: Mapping[str, str], told: Told) -> Reflector:
+        def listed() -> None:
+            told.listed(path)
+            self._changed.set()
 
-    def batches(self) -> Iterator[list[Change]]:
-        """What has come since the last batch, as soon as something has; ends at the deadline. Raises CommandError."""
-        while True:
-            try:
-                batch = [self._changes.get(timeout=self.left)] if self.left else [self._changes.get_nowait()]
-            except queue.Empty:
-                return
-            while not self._changes.empty():
-                batch.append(self._changes.get())
-            yield [_change(c) for c in batch]
+        sink = _Sink(path, told, self._changed)
+        return Reflector(self._api.client, path, sink, dict(params), on_listed=listed, gives_up=_is_final)
 
-    def _run(self, path: str, params: dict[str, object]) -> None:
-        known = False
-        while not self._over.is_set():
-            try:
-                listing = self._api.listed(path, **params)
-                known = True
-                self._changes.put(Change(path, listed=tuple(listing.items)))
-                self._watch(path, listing.resource_version, params)
-            except CommandError as error:
-                if self.left <= 0 or not (known or _passes(error)):
-                    self._changes.put(error)
-                    return
-                self._over.wait(_PAUSE)
+    async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
+        tasks = [asyncio.create_task(self._run(reflector)) for reflector in self._reflectors]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._changed.set())
+        try:
+            async with asyncio.timeout(seconds):
+                while not done():
+                    await self._changed.wait()
+                    self._changed.clear()
+                    for task in tasks:
+                        if task.done():
+                            task.result()
+        except TimeoutError:
+            return False
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return True
 
-    def _watch(self, path: str, resource_version: str, params: dict[str, object]) -> None:
-        """Until the watch ends."""
-        for event in self._api.watch(path, resource_version, max(1.0, self.left), self._opened, **params):
-            kind, item = event.get("type"), event.get("object") or {}
-            if kind == "ERROR":
-                return  # most often too old a version: the next round lists again
-            if kind in ("ADDED", "MODIFIED", "DELETED"):
-                self._changes.put(Change(path, item=item, gone=kind == "DELETED"))
-
-    def _opened(self, response: Any) -> None:
-        with self._lock:
-            self._streams.append(response)
-            if self._over.is_set():
-                _end(response)
+    async def _run(self, reflector: Reflector) -> None:
+        try:
+            await reflector.run()
+        except KubeError as error:
+            raise self._api.problem(error, reflector.path, "list") from error
 
 
-def _end(response: Any) -> None:
-    """Wake the thread that reads it, which would wait for the server's next word; one that has ended already says so."""
-    with suppress(ValueError, OSError, RuntimeError, AttributeError):
-        response.shutdown()
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """One list's."""
+
+    path: str
+    told: Told
+    changed: asyncio.Event
+
+    def put(self, data: Json) -> None:
+        self.told.put(self.path, data)
+        self.changed.set()
+
+    def gone(self, namespace: str, name: str) -> None:
+        self.told.gone(self.path, namespace, name)
+        self.changed.set()
 
 
-def _passes(error: CommandError) -> bool:
-    """Whether waiting may cure it. What has been listed once may be listed again, whatever a server that starts says."""
-    return isinstance(error, Unreachable) or (isinstance(error, ApiError) and (error.is_gone or error.is_busy))
-
-
-def _change(change: Change | CommandError) -> Change:
-    if isinstance(change, CommandError):
-        raise change
-    return change
+def _is_final(error: KubeError) -> bool:
+    """Whether waiting cannot cure it."""
+    return isinstance(error, ApiError) and not error.is_passing

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from netpol_api.in_force import Control
-from npctl.cluster.api import Access, Api, ApiError
+from npctl.cluster.api import Access, Api, Refused
 from npctl.enforcement.enforcement import age_words
 from npctl.enforcement.status import STALE_SECONDS, NodeStatus, Operator, Status, operator_of, status_of
 from npctl.errors import CommandError, ExitCode
@@ -44,22 +44,13 @@ def _operator(api: Api, control: Control, now: datetime) -> Operator:
     homes = {r.agent.namespace for r in control.reports.values() if r.agent is not None}
     namespace = min(homes) if homes else _NAMESPACE
     try:
-        lease = _lease(api, namespace)
-        pods = api.listed(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_REPLICAS).items
-    except ApiError as error:
-        if not error.is_forbidden:
+        lease = api.find(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{_LEASE}")
+        pods = api.listed(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_REPLICAS)
+    except Refused as refused:
+        if not refused.error.is_forbidden:
             raise
-        return Operator(namespace, problem=error.lines[0], unknown=True)
+        return Operator(namespace, problem=refused.lines[0], unknown=True)
     return operator_of(namespace, lease, pods, now)
-
-
-def _lease(api: Api, namespace: str) -> dict | None:
-    try:
-        return api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{_LEASE}")
-    except ApiError as error:
-        if error.is_not_found:
-            return None
-        raise
 
 
 def _lines(status: Status) -> Iterator[str]:

@@ -30,8 +30,9 @@ from netpol_api.in_force import (
 from netpol_api.resources import COMPILED_POLICIES, NETWORK_POLICIES, NODE_REPORTS, PODS
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.reading.objects import parse_pod, parse_policy
-from npctl.cluster.api import Access, Api, ApiError, connect
-from npctl.cluster.following import Change, Following
+from netpol_kube.errors import Json
+from npctl.cluster.api import Access, Api, Refused, connect
+from npctl.cluster.following import Following
 from npctl.errors import CommandError, ExitCode, usage
 from npctl.inputs.live import not_installed
 from npctl.inputs.origin import Origin
@@ -59,7 +60,7 @@ class Wanted:
     namespace: str | None
 
     @property
-    def params(self) -> dict[str, object]:
+    def params(self) -> dict[str, str]:
         """What limits a watch to the only policy that is waited for."""
         return {"fieldSelector": f"metadata.name={self.keys[0].name}"} if len(self.keys) == 1 else {}
 
@@ -73,7 +74,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Picture:
-    """What the watches have told so far; each list is complete once its path is in `listed`."""
+    """What the watches have told so far; each list is complete once its path is in `known`."""
 
     wanted: Wanted
     deletion: bool
@@ -81,10 +82,10 @@ class Picture:
     compiled: dict[Key, Compiled] = field(default_factory=dict)
     reports: dict[str, Report] = field(default_factory=dict)
     pods: dict[Key, Pod | None] = field(default_factory=dict)
-    listed: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
 
     @property
-    def paths(self) -> dict[str, dict[str, object]]:
+    def paths(self) -> dict[str, dict[str, str]]:
         """What must be watched, and with which parameters."""
         wanted = self.wanted
         paths = {wanted.path(p): wanted.params for p in (NETWORK_POLICIES, COMPILED_POLICIES)}
@@ -95,21 +96,20 @@ class Picture:
 
     @property
     def complete(self) -> bool:
-        return self.listed >= set(self.paths)
+        return self.known >= set(self.paths)
 
-    def take(self, change: Change) -> None:
-        """Take over one change."""
-        if change.listed is not None:
-            self.listed.add(change.path)
-            table = self._table(change.path)
-            table.clear()
-        for item in change.listed or ((change.item,) if change.item else ()):
-            table = self._table(change.path)
-            key = key_of(item) if change.path != NODE_REPORTS else key_of(item).name
-            if change.gone:
-                table.pop(key, None)
-            else:
-                table[key] = self._read(change.path, item)
+    def put(self, path: str, data: Json) -> None:
+        """An object that is new or has changed."""
+        key = key_of(data)
+        self._table(path)[key if path != NODE_REPORTS else key.name] = self._read(path, data)
+
+    def gone(self, path: str, namespace: str, name: str) -> None:
+        """A known object was deleted."""
+        self._table(path).pop(Key(namespace, name) if path != NODE_REPORTS else name, None)
+
+    def listed(self, path: str) -> None:
+        """All objects of a list were told."""
+        self.known.add(path)
 
     def _table(self, path: str) -> dict[Any, Any]:
         tables: dict[str, dict[Any, Any]] = {
@@ -120,7 +120,7 @@ class Picture:
         }
         return tables[path.rpartition("/")[2]]
 
-    def _read(self, path: str, item: dict) -> object:
+    def _read(self, path: str, item: Json) -> object:
         resource = path.rpartition("/")[2]
         if resource == "networkpolicies":
             return parse_policy(item)[0], written_of(item)
@@ -132,6 +132,11 @@ class Picture:
         """Policies that something of ours still knows, whether they exist or not."""
         reported = {Key(*text.split("/", 1)) for r in self.reports.values() for text in r.policies}
         return set(self.compiled) | {k for k in reported if self.wanted.namespace in (None, k.namespace)}
+
+    @property
+    def in_force(self) -> bool:
+        """Whether nothing is left to wait for. Raises CommandError as `states` does."""
+        return all(s.in_force for s in self.states())
 
     def states(self) -> list[PolicyState]:
         """Of each policy that is waited for. Raises CommandError for one that does not exist."""
@@ -159,27 +164,19 @@ def run(names: list[str], origin: Origin, all_of_them: bool, what: str, timeout:
     wanted = _wanted(names, origin, all_of_them, api)
     picture = Picture(wanted, deletion)
     began = time.monotonic()
-    states: list[PolicyState] = []
-    with Following(api, seconds or _ONE_LOOK) as following:
-        for path, params in picture.paths.items():
-            following.follow(path, **params)
-        done = False
-        try:
-            for batch in following.batches():
-                for change in batch:
-                    picture.take(change)
-                if picture.complete:
-                    states = picture.states()
-                    done = all(s.in_force for s in states)
-                if done or (picture.complete and not seconds):
-                    break
-        except ApiError as error:
-            raise (not_installed(api) if error.is_not_found else error) from error
-        passed = time.monotonic() - began
+    following = Following(api, picture.paths, picture)
+    try:
+        following.until(lambda: picture.complete and (not seconds or picture.in_force), seconds or _ONE_LOOK)
+    except Refused as refused:
+        raise (not_installed(api) if refused.error.is_not_found else refused) from refused
+    passed = time.monotonic() - began
+    if not picture.complete:
+        line = f"{api.where}: not everything could be read within {timeout}"
+        raise CommandError(ExitCode.TIMEOUT, [line, *filter(None, [following.problem])], "raise --timeout")
+    states = picture.states()
+    done = all(s.in_force for s in states)
     _tell(states, done, deletion, passed, output)
     if not done:
-        if not picture.complete:
-            raise CommandError(ExitCode.TIMEOUT, f"{api.where}: not everything could be read within {timeout}", "raise --timeout")
         raise SystemExit(int(ExitCode.TIMEOUT))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from netpol_api.in_force import Agent
 from netpol_compiler.model.objects import Pod
-from npctl.cluster.api import ApiError, Json
+from netpol_kube.errors import ApiError, Json
+from npctl.cluster.api import Refused
 from npctl.errors import CommandError, ExitCode
 from npctl.inputs.live import NOT_INSTALLED, Live, not_installed
 from npctl.output import Colour, paint
@@ -75,8 +76,8 @@ def programmed(live: Live, pod: Pod) -> Programmed:
     path = f"/api/v1/namespaces/{agent.namespace}/pods/{agent.pod}:{agent.port}/proxy/v1/pods/{pod.key}"
     try:
         answer = live.api.get(path)
-    except ApiError as error:
-        raise _refused(error, pod, agent) from error
+    except Refused as refused:
+        raise _refused(refused, pod, agent) from refused
     if answer.get("schema") != SCHEMA:
         reason = f"its agent answers in schema {answer.get('schema')!r}, and this npctl reads {SCHEMA}"
         raise _cannot(pod, reason, "use an npctl of the agents' version: npctl status")
@@ -95,19 +96,20 @@ def _agent(live: Live, pod: Pod) -> Agent:
     return report.agent
 
 
-def _refused(error: ApiError, pod: Pod, agent: Agent) -> CommandError:
+def _refused(refused: Refused, pod: Pod, agent: Agent) -> CommandError:
     """The proxy's failures, and the agent's own, told apart."""
+    error: ApiError = refused.error
     who = f"its agent {agent.namespace}/{agent.pod}"
     if error.is_forbidden:
         remedy = "the verb get on pods/proxy is missing, which the chart gives with the role npctl-viewer-proxy"
-        return _cannot(pod, error.lines[0], remedy)
-    is_status = isinstance(error.answer, dict) and error.answer.get("kind") == "Status"
-    if error.is_not_found and is_status:
+        return _cannot(pod, refused.lines[0], remedy)
+    if error.is_not_found and error.answer.get("kind") == "Status":
         return _cannot(pod, f"{who} is no longer there", "try again when its successor has reported: npctl status")
     if error.is_not_found:
         return _cannot(pod, f"{who} does not have this pod", "try again: it may have come or gone just now")
-    message = error.answer.get("message") if isinstance(error.answer, dict) else str(error.answer).strip()
-    return _cannot(pod, f"{who} does not answer ({error.status} {message})", f"kubectl -n {agent.namespace} logs {agent.pod}")
+    return _cannot(
+        pod, f"{who} does not answer ({error.status} {error.message})", f"kubectl -n {agent.namespace} logs {agent.pod}"
+    )
 
 
 def _cannot(pod: Pod, reason: str, remedy: str) -> CommandError:

@@ -10,7 +10,6 @@ that part allows nothing, and the policy isolates all the same. What may not be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,16 +17,18 @@ from netpol_api.in_force import Control, Written, compiled_of, key_of, report_of
 from netpol_api.resources import COMPILED_POLICIES, NAMESPACES, NETWORK_POLICIES, NODE_REPORTS, NODES, PODS
 from netpol_compiler.model.objects import Cluster, Key, Namespace, Node, Pod, Policy, Rejected
 from netpol_compiler.reading.objects import parse_namespace, parse_node, parse_pod, parse_policy
+from netpol_kube.errors import Json
 from netpol_manifests.documents import Document
 from netpol_manifests.services import Service, parse_service
 from netpol_manifests.world import ObjectId, World
-from npctl.cluster.api import Access, Api, ApiError, Json, connect
+from npctl.cluster.api import Access, Api, Refused, connect
 from npctl.errors import CommandError, ExitCode
 from npctl.inputs.files import Documents
 from npctl.inputs.state import State
 from npctl.output import warn
 
 SERVICES = "/api/v1/services"
+_OBJECTS = (NAMESPACES, PODS, NETWORK_POLICIES, NODES, SERVICES)
 NOT_INSTALLED = "npctl is not installed in this cluster, so nothing of it enforces this"
 _SHOWN_WARNINGS = 20
 _REPLICA_HASH = "pod-template-hash"
@@ -65,12 +66,9 @@ def read(access: Access, *, quiet: bool = False) -> Live:
     `quiet`: say nothing of what could not be understood (lint says it in its own way).
     """
     api = connect(access)
-    with ThreadPoolExecutor(7) as pool:
-        lists = {path: pool.submit(_list, api, path) for path in (NAMESPACES, PODS, NETWORK_POLICIES, NODES, SERVICES)}
-        compiled = pool.submit(_optional, api, COMPILED_POLICIES)
-        reports = pool.submit(_optional, api, NODE_REPORTS)
-        items = {path: future.result() for path, future in lists.items()}
-        control, unknown = _control(compiled.result(), reports.result())
+    answers = api.lists((*_OBJECTS, COMPILED_POLICIES, NODE_REPORTS))
+    items = {path: _objects(path, answers[path]) for path in _OBJECTS}
+    control, unknown = _control(answers[COMPILED_POLICIES], answers[NODE_REPORTS])
     rejected: list[Rejected] = []
     state = _state(api, items, rejected)
     if not quiet:
@@ -85,33 +83,26 @@ def control_of(compiled: Iterable[Json], reports: Iterable[Json]) -> Control:
     return Control({key_of(i): compiled_of(i) for i in compiled}, {r.node: r for r in map(report_of, reports)})
 
 
-def _control(compiled: list[Json] | ApiError, reports: list[Json] | ApiError) -> tuple[Control | None, str]:
+def _control(compiled: list[Json] | Refused, reports: list[Json] | Refused) -> tuple[Control | None, str]:
+    """What npctl has in force, or why that is not known: it is not installed, or may not be read."""
     for answer in (compiled, reports):
-        if isinstance(answer, ApiError):
-            forbidden = "what npctl has in force may not be read: " + answer.lines[0]
-            return None, forbidden if answer.is_forbidden else NOT_INSTALLED
-    assert not isinstance(compiled, ApiError) and not isinstance(reports, ApiError)
+        if isinstance(answer, Refused):
+            if answer.error.is_forbidden:
+                return None, "what npctl has in force may not be read: " + answer.lines[0]
+            if answer.error.is_not_found:
+                return None, NOT_INSTALLED
+            raise answer
+    assert not isinstance(compiled, Refused) and not isinstance(reports, Refused)
     return control_of(compiled, reports), ""
 
 
-def _list(api: Api, path: str) -> list[Json]:
-    try:
-        return api.listed(path).items
-    except ApiError as error:
-        if not error.is_forbidden or path not in (NODES, SERVICES):
-            raise
-        warn(f"{error.lines[0]}: {path.rpartition('/')[2]} are left out")
-        return []
-
-
-def _optional(api: Api, path: str) -> list[Json] | ApiError:
-    """A list of npctl's own resources, or why there is none: it is not installed, or may not be read."""
-    try:
-        return api.listed(path).items
-    except ApiError as error:
-        if error.is_forbidden or error.is_not_found:
-            return error
-        raise
+def _objects(path: str, answer: list[Json] | Refused) -> list[Json]:
+    if not isinstance(answer, Refused):
+        return answer
+    if not answer.error.is_forbidden or path not in (NODES, SERVICES):
+        raise answer
+    warn(f"{answer.lines[0]}: {path.rpartition('/')[2]} are left out")
+    return []
 
 
 def _state(api: Api, items: Mapping[str, list[Json]], rejected: list[Rejected]) -> State:

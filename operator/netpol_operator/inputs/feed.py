@@ -1,9 +1,9 @@
-"""Objects of the API server into the pipeline: what is newer is taken, what is stale is passed over.
+"""Objects of the API server into the pipeline: what is newer is taken, what is stale is ignored.
 
-    kopf handlers (NetworkPolicy, Namespace), pod reflector, audit --put, gone--> Feed --> Pipeline, Spans
+    kopf handlers (NetworkPolicy, Namespace), pod reflector, audit --on_update, on_delete--> Feed --> Pipeline, Spans
 
-Three sources may tell of one object in any order (kopf hands over each uid in a task of its own, an audit reads beside it), so an
-object older than the one held is passed over: resourceVersions of one API server are ordered (KEP-5504). No I/O, one thread.
+Three sources may notify of one object in any order (kopf hands over each uid in a task of its own, an audit reads beside it), so
+an object older than the cached one is ignored: resourceVersions of one API server are ordered (KEP-5504). No I/O, one thread.
 """
 
 from __future__ import annotations
@@ -32,49 +32,51 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Any, tuple[Rejected, 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What is held of one object: enough to tell a newer one, and one of another life, from it."""
+class CachedVersion:
+    """What is cached of one object: enough to recognize a newer version, and another object of the same name."""
 
     uid: str
     version: int
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What people should hear about one policy: its parsed value and everything that could not be understood."""
+class ParsedPolicy:
+    """A policy's value, and everything in it that could not be understood."""
 
     policy: Policy
     rejected: tuple[Rejected, ...]
 
 
 class Feed:
-    """See the module's docstring. `on_change` is called after each change, `on_policy` for each new state of a policy,
-    `on_policy_gone` when one is no more."""
+    """`cached`: kind -> identity -> version. `generations`: of NetworkPolicies. `problems`: what was not understood, by object.
+
+    `on_change` is called after each change, `on_policy` for each new state of a policy, `on_policy_deleted` after its deletion.
+    """
 
     def __init__(
         self,
         pipeline: Pipeline,
         spans: Spans,
         on_change: Callable[[], None],
-        on_policy: Callable[[Told], None] | None = None,
-        on_policy_gone: Callable[[Key], None] | None = None,
+        on_policy: Callable[[ParsedPolicy], None] | None = None,
+        on_policy_deleted: Callable[[Key], None] | None = None,
     ) -> None:
-        self.held: dict[str, dict[Identity, Held]] = {kind: {} for kind in KINDS}
+        self.cached: dict[str, dict[Identity, CachedVersion]] = {kind: {} for kind in KINDS}
         self.generations: dict[Key, int] = {}
         self.problems: dict[tuple[str, str, str], tuple[str, ...]] = {}
         self._pipeline = pipeline
         self._spans = spans
         self._on_change = on_change
         self._on_policy = on_policy
-        self._on_policy_gone = on_policy_gone
+        self._on_policy_deleted = on_policy_deleted
 
-    def put(self, kind: str, data: Json) -> bool:
-        """Take an object. Returns whether it was newer than what was held."""
+    def on_update(self, kind: str, data: Json) -> bool:
+        """An object as it is now, or was. Returns whether it was newer than the cached one."""
         identity, new = _identify(kind, data)
-        old = self.held[kind].get(identity)
+        old = self.cached[kind].get(identity)
         if old is not None and new.version and new.version <= old.version:
             return False
-        self.held[kind][identity] = new
+        self.cached[kind][identity] = new
         value, rejected = _PARSERS[kind](data)
         self._note((kind, *identity), tuple(r.words for r in rejected))
         if isinstance(value, Policy):
@@ -92,27 +94,27 @@ class Feed:
         self.generations[policy.key] = generation if type(generation) is int else 0
         self._pipeline.set_policy(policy)
         if self._on_policy is not None:
-            self._on_policy(Told(policy, rejected))
+            self._on_policy(ParsedPolicy(policy, rejected))
 
-    def deleted(self, kind: str, data: Json) -> bool:
-        """A deletion that the API told of: the object's last state. One of an earlier life of the name is passed over."""
+    def on_delete_event(self, kind: str, data: Json) -> bool:
+        """A watch's DELETED event, with the object's last state. That of an earlier object of the same name is ignored."""
         identity, last = _identify(kind, data)
-        old = self.held[kind].get(identity)
+        old = self.cached[kind].get(identity)
         if old is None or (old.uid != last.uid and old.version > last.version):
             return False
-        return self.gone(kind, *identity)
+        return self.on_delete(kind, *identity)
 
-    def gone(self, kind: str, namespace: str, name: str) -> bool:
-        """An object that is no more. Returns whether it was held."""
-        if self.held[kind].pop((namespace, name), None) is None:
+    def on_delete(self, kind: str, namespace: str, name: str) -> bool:
+        """An object was deleted. Returns whether it was cached."""
+        if self.cached[kind].pop((namespace, name), None) is None:
             return False
         self.problems.pop((kind, namespace, name), None)
         key = Key(namespace, name)
         if kind == "NetworkPolicy":
             self.generations.pop(key, None)
             self._pipeline.remove_policy(key)
-            if self._on_policy_gone is not None:
-                self._on_policy_gone(key)
+            if self._on_policy_deleted is not None:
+                self._on_policy_deleted(key)
         elif kind == "Namespace":
             self._pipeline.remove_namespace(name)
         else:
@@ -135,15 +137,15 @@ class PodSink:
         self._feed = feed
 
     def put(self, data: Json) -> None:
-        self._feed.put("Pod", data)
+        self._feed.on_update("Pod", data)
 
     def gone(self, namespace: str, name: str) -> None:
-        self._feed.gone("Pod", namespace, name)
+        self._feed.on_delete("Pod", namespace, name)
 
 
-def _identify(kind: str, data: Json) -> tuple[Identity, Held]:
+def _identify(kind: str, data: Json) -> tuple[Identity, CachedVersion]:
     metadata = data["metadata"]
-    # The same identity as the parsers give it, so that what goes is what came.
+    # The same identity as the parsers give it, so that a deletion finds what was added.
     namespace = "" if kind == "Namespace" else str(metadata.get("namespace") or DEFAULT_NAMESPACE)
-    held = Held(str(metadata.get("uid") or ""), version_number(metadata.get("resourceVersion")))
-    return (namespace, str(metadata["name"])), held
+    version = CachedVersion(str(metadata.get("uid") or ""), version_number(metadata.get("resourceVersion")))
+    return (namespace, str(metadata["name"])), version

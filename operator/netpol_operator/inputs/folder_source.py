@@ -28,7 +28,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Value | None, tuple[R
 }
 
 
-class FolderSource:
+class ObjectFolderSource:
     """Feeds a pipeline from a folder. `problems`: relative path -> what is wrong with that object, in words."""
 
     def __init__(self, root: Path, pipeline: Pipeline) -> None:

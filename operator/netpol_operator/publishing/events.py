@@ -15,46 +15,47 @@ from netpol_compiler.model.objects import Key, Policy, Rejected
 from netpol_compiler.policy.names import api_hash
 from netpol_compiler.policy.never_matching import never_matches
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
-from netpol_operator.inputs.feed import Told
+from netpol_operator.inputs.feed import ParsedPolicy
 
 log = logging.getLogger("npctl.events")
 
-REJECTED, NEVER = "Rejected", "NeverMatches"
-MESSAGE_LENGTH = 1000
-QUEUE_LENGTH = 1000
-TRIES, RETRY_SECONDS = 5, 2.0
+REJECTED, NEVER_MATCHES = "Rejected", "NeverMatches"
+MAX_MESSAGE_CHARACTERS = 1000
+MAX_QUEUED_EVENTS = 1000
+POST_TRIES, RETRY_SECONDS = 5, 2.0
 
 
-class Events:
-    """Posts what is worth an Event while `leading()`; `told` may be called as often as a policy is handed over."""
+class EventRecorder:
+    """Posts what is worth an Event while `leading()`; `on_policy` may be called as often as a policy is handed over."""
 
     def __init__(self, client: ApiClient, identity: str, leading: Callable[[], bool]) -> None:
         self._client = client
         self._identity = identity
         self._leading = leading
         self._last: dict[Key, str] = {}
-        self._queue: asyncio.Queue[tuple[Policy, str, str]] = asyncio.Queue(QUEUE_LENGTH)
+        self._queue: asyncio.Queue[tuple[Policy, str, str]] = asyncio.Queue(MAX_QUEUED_EVENTS)
 
-    def told(self, told: Told) -> None:
+    def on_policy(self, parsed: ParsedPolicy) -> None:
         """A policy was handed over."""
-        reason, message = words_for(told.policy, told.rejected)
-        if self._last.get(told.policy.key, "") == message + told.policy.uid:
+        policy = parsed.policy
+        reason, message = event_of(policy, parsed.rejected)
+        if self._last.get(policy.key, "") == message + policy.uid:
             return
-        self._last[told.policy.key] = message + told.policy.uid
+        self._last[policy.key] = message + policy.uid
         if message and not self._queue.full():
             if self._leading():
-                log.warning("policy %s: %s: %s", told.policy.key, reason, message)
-            self._queue.put_nowait((told.policy, reason, message))
+                log.warning("policy %s: %s: %s", policy.key, reason, message)
+            self._queue.put_nowait((policy, reason, message))
 
     def forget(self, key: Key) -> None:
-        """A policy is no more."""
+        """A policy was deleted."""
         self._last.pop(key, None)
 
     async def run(self) -> None:
         """Post until cancelled."""
         while True:
             policy, reason, message = await self._queue.get()
-            for _ in range(TRIES):
+            for _ in range(POST_TRIES):
                 try:
                     if self._leading():
                         await self._post(policy, reason, message)
@@ -67,7 +68,7 @@ class Events:
         try:
             await self._client.create(f"/api/v1/namespaces/{policy.key.namespace}/events", self._event(policy, reason, message))
         except ApiError as error:
-            # 404, 403: its namespace is gone or going.
+            # 404, 403: its namespace is deleted, or is being deleted.
             if not (error.already_exists or error.status in (403, 404)):
                 raise
 
@@ -97,7 +98,7 @@ class Events:
         }
 
 
-def words_for(policy: Policy, rejected: tuple[Rejected, ...]) -> tuple[str, str]:
+def event_of(policy: Policy, rejected: tuple[Rejected, ...]) -> tuple[str, str]:
     """(reason, message) of the Event that a policy deserves; both empty when there is nothing to say."""
     parts = [f"{r.field}: {r.reason}" if r.path else r.reason for r in rejected]
     never = [f"{_field(policy, path)}: {reason}" for path, reason in never_matches(policy)]
@@ -106,9 +107,9 @@ def words_for(policy: Policy, rejected: tuple[Rejected, ...]) -> tuple[str, str]
     message = "; ".join([*parts, *never])
     if parts:
         message = f"allows nothing by these parts, which were not understood: {message}"
-    if len(message) > MESSAGE_LENGTH:
-        message = message[: MESSAGE_LENGTH - 4] + " ..."
-    return (REJECTED if parts else NEVER), message
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = message[: MAX_MESSAGE_CHARACTERS - 4] + " ..."
+    return (REJECTED if parts else NEVER_MATCHES), message
 
 
 def _field(policy: Policy, path: tuple[str | int, ...]) -> str:

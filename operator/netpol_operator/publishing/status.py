@@ -17,7 +17,7 @@ from netpol_compiler.model.objects import Key
 from netpol_compiler.policy.span import Spans
 from netpol_kube.client import ApiClient, ApiError, Json, KubeError
 from netpol_operator.publishing.publisher import Publisher
-from netpol_operator.publishing.store import NotLeading
+from netpol_operator.publishing.requests import NotLeading
 
 log = logging.getLogger("npctl.status")
 
@@ -110,8 +110,8 @@ class StatusWriter:
         wrote = 0
         while dirty and wrote < RATE * TURN_SECONDS:
             key = dirty.pop()
-            policy, path = self._publisher.policies.get(key), resources.compiled_policy_path(key)
-            known = self._publisher.store.there.get(path)
+            policy, path = self._publisher.desired.policies.get(key), resources.compiled_policy_path(key)
+            known = self._publisher.observed.objects.get(path)
             if policy is None or known is None:
                 continue
             wanted = self.numbers(key, policy.digest)
@@ -119,7 +119,7 @@ class StatusWriter:
                 continue
             wrote += 1
             try:
-                await self._publisher.store.write_status(path, wanted)
+                await self._publisher.requests.write_status(path, wanted)
             except BaseException:
                 dirty.add(key)
                 raise

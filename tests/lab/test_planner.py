@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from netpol_compiler.model.addresses import parse_address
 from netpol_compiler.model.objects import Key
-from netpol_lab.kubelet.planner import Around, Objects, Plan, work_out
+from netpol_lab.kubelet.desired_state import DesiredState, ObservedObjects, PlanContext
+from netpol_lab.kubelet.planner import desired_state
 from netpol_lab.offline.objects import ApiServer
 from netpol_lab.topology.model import Families, Topology
 from netpol_manifests.world import ObjectId
@@ -52,9 +53,9 @@ class Api:
 
     def __init__(self, families: Families = Families.IPV4) -> None:
         self._numbers: Iterator[int] = iter(range(1, 10**6))
-        self.objects = Objects()
-        self.plan = Plan()
-        self.around = Around(families, api=API)
+        self.objects = ObservedObjects()
+        self.plan = DesiredState()
+        self.context = PlanContext(families, api=API)
         self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
 
     def put(self, *objects: Mapping[str, Any]) -> None:
@@ -95,9 +96,9 @@ class Api:
         }
         return named.get(kind) or (self.objects.workloads, ObjectId(kind, namespace, name))
 
-    def step(self) -> Plan:
+    def step(self) -> DesiredState:
         """One plan, and what the API server makes of it."""
-        plan = self.plan = work_out(self.objects, self.plan, self.around)
+        plan = self.plan = desired_state(self.objects, self.plan, self.context)
         self.put(*plan.create.values())
         for key, (_, chosen) in plan.bind.items():
             self.pods[key] = {**self.pods[key], "spec": {**self.pods[key]["spec"], "nodeName": chosen}}
@@ -107,7 +108,7 @@ class Api:
             del self.pods[key]
         return plan
 
-    def settle(self) -> Plan:
+    def settle(self) -> DesiredState:
         """Steps until nothing is left to do."""
         for _ in range(10):
             plan = self.step()
@@ -116,14 +117,14 @@ class Api:
         raise AssertionError("the plan never rests")
 
     def told(self) -> dict[str, str]:
-        return {p.key.name: p.words for p in self.plan.problems}
+        return {p.key.name: p.message for p in self.plan.problems}
 
 
-def address(plan: Plan, name: str) -> str:
+def address(plan: DesiredState, name: str) -> str:
     return plan.running[Key("default", name)].addresses[0].text
 
 
-def names(plan: Plan) -> set[str]:
+def names(plan: DesiredState) -> set[str]:
     return {k.name for k in plan.running}
 
 
@@ -288,9 +289,9 @@ def test_a_deleted_pod_stays_until_its_program_has_ended(api: Api) -> None:
     api.put(pod("web", on="n1"))
     uid = api.settle().running[Key("default", "web")].uid
     api.change("web", metadata={"deletionTimestamp": "now"})
-    api.around = replace(api.around, ending=frozenset({uid}))
+    api.context = replace(api.context, ending=frozenset({uid}))
     assert names(api.step()) == {"web"} and not api.plan.remove
-    api.around = replace(api.around, ending=frozenset())
+    api.context = replace(api.context, ending=frozenset())
     assert api.step().remove == {Key("default", "web"): uid} and not api.plan.running
 
 

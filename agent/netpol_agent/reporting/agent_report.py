@@ -1,7 +1,7 @@
 """What is in force on this node, for people and programs. `npctl wait` and `npctl status` read it.
 
 In: the values of one moment. Out: a file, reports/<node>.json, replaced atomically and only when something changed; on the
-Kubernetes API `kube_report` writes the same values as a NodeReport.
+Kubernetes API `node_report` writes the same values as a NodeReport.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AgentReport:
     """One node's state. The revisions are those whose content is programmed; `in_sync` says that all of it is.
 
     `complete`: all inputs are here. `policies`: those in force that select pods of this node, `namespace/name` -> digest.
@@ -76,7 +76,7 @@ def sizes(ruleset: Ruleset) -> dict[str, Any]:
 class Reporter(Protocol):
     """Whom an agent tells how it stands. Called after every step, so it must be quick when nothing changed."""
 
-    def write(self, report: Report) -> bool:
+    def write(self, report: AgentReport) -> bool:
         """Returns whether anything is new."""
         ...
 
@@ -88,6 +88,6 @@ class FolderReporter:
         self._writer = FolderWriter(folder)
         self._name = f"{node}.json"
 
-    def write(self, report: Report) -> bool:
+    def write(self, report: AgentReport) -> bool:
         """Returns whether the file changed."""
         return self._writer.write(self._name, json.dumps(report.document(), sort_keys=True).encode())

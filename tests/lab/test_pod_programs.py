@@ -10,7 +10,7 @@ import pytest
 from netpol_compiler.model.addresses import parse_address
 from netpol_lab.errors import LabError
 from netpol_lab.kubelet import pod_status
-from netpol_lab.kubelet.planner import Placed
+from netpol_lab.kubelet.desired_state import PlacedPod
 from netpol_lab.kubelet.pod_container import program_container, read_program
 from netpol_lab.topology.model import LabNode
 
@@ -72,13 +72,13 @@ def test_other_containers_are_no_programs() -> None:
 
 
 def test_a_status_that_is_written_is_not_written_again() -> None:
-    placed = Placed("u", LabNode("n1", (parse_address("172.31.7.1"),), ()), (parse_address("10.200.1.2"),))
+    placed = PlacedPod("u", LabNode("n1", (parse_address("172.31.7.1"),), ()), (parse_address("10.200.1.2"),))
     data = {"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "c", "image": "nginx"}]}}
-    status = pod_status.pod_status(data, placed, pod_status.ALWAYS, NOW)
+    status = pod_status.pod_status(data, placed, pod_status.ALWAYS_READY, NOW)
     assert pod_status.differs(data.get("status"), status)
     written = {**data, "status": status}
-    assert pod_status.pod_status(written, placed, pod_status.ALWAYS, LATER) == status
-    run = pod_status.Run(running=False, ready=False, restarts=1, exit_code=1)
+    assert pod_status.pod_status(written, placed, pod_status.ALWAYS_READY, LATER) == status
+    run = pod_status.ProgramStatus(running=False, ready=False, restarts=1, exit_code=1)
     crashed = pod_status.pod_status(written, placed, run, LATER)
     assert pod_status.differs(status, crashed) and not pod_status.is_ready({"status": crashed})
     assert crashed["containerStatuses"][0]["state"] == {"waiting": {"reason": "CrashLoopBackOff"}}

@@ -1,7 +1,7 @@
 """The agent's second thread: one asyncio loop for all that waits for the network, so that enforcement never does.
 
-In: coroutines. Out: nothing; what they learn they hand over by themselves. A task that fails by a fault of its own is logged and
-started again, because an agent that silently stopped listening would be worse than one that stopped.
+In: coroutine functions. Out: nothing; they hand over what they learn by themselves. A task that fails by a fault of its own is
+logged and started again: an agent that silently stopped listening would be worse than one that stopped.
 """
 
 from __future__ import annotations
@@ -16,28 +16,41 @@ import uvloop
 
 log = logging.getLogger("agent")
 
-AGAIN_SECONDS = 1.0
-STOP_SECONDS = 5.0
+RESTART_DELAY_SECONDS = 1.0
+STOP_LIMIT_SECONDS = 5.0
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Background:
-    """Made and stopped by the main thread. `faults`: how often a task had to be started again."""
+    """Made and stopped by the main thread."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        """Runs in the background's thread from `start` to `stop`."""
         self.faults = 0
+        """How often a task had to be started again."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """The tasks that have not ended."""
         self._endings: list[Callable[[], Awaitable[None]]] = []
+        """What is called at the end, after all tasks have ended."""
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
+        """The thread of `loop`."""
 
     def start(self) -> None:
         self._thread.start()
 
-    def forever(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` until the end. From any thread."""
-        self.loop.call_soon_threadsafe(self._spawn, what, work)
+    def run(self, what: str, work: Work) -> None:
+        """Run `work` until it returns or the background stops. From any thread."""
+        self.loop.call_soon_threadsafe(self.spawn, what, work)
 
-    def wait_for(self, work: Coroutine[Any, Any, Any], seconds: float = STOP_SECONDS) -> Any:
+    def spawn(self, what: str, work: Work) -> None:
+        """As `run`, from the background's own thread."""
+        task = self.loop.create_task(self._guarded(what, work), name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def wait_for(self, work: Coroutine[Any, Any, Any], seconds: float = STOP_LIMIT_SECONDS) -> Any:
         """The result of `work`; for the main thread, before enforcement begins. Raises what it raises, or TimeoutError."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
 
@@ -48,19 +61,14 @@ class Background:
         """End all tasks, then the thread."""
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._end(), self.loop)
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(STOP_LIMIT_SECONDS)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self.loop.close()
 
-    def _spawn(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = self.loop.create_task(self._guarded(what, work), name=what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _guarded(self, what: str, work: Work) -> None:
         while True:
             try:
                 await work()
@@ -68,7 +76,7 @@ class Background:
             except Exception:  # a fault of ours: the other tasks must go on, and this one again
                 self.faults += 1
                 log.exception("%s failed; starting it again", what)
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RESTART_DELAY_SECONDS)
 
     async def _end(self) -> None:
         tasks = list(self._tasks)
