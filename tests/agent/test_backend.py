@@ -19,8 +19,8 @@ from netpol_agent.dataplane.runner import Done, Processes
 from netpol_agent.dataplane.transactions import in_order_of_reference, transactions
 from netpol_agent.errors import AgentError, KernelError
 from netpol_compiler.model.kinds import FAMILIES, Family
-from netpol_compiler.ruleset.changes import AppendRule, DeclareChain, InsertRule, RemoveRule
-from netpol_compiler.ruleset.render import change_text, create_set, table_text
+from netpol_compiler.ruleset.changes import AppendRule, CreateSet, DeclareChain, InsertRule, RemoveRule
+from netpol_compiler.ruleset.render import change_text, set_change_text, table_text
 from netpol_compiler.ruleset.values import HOOK_RULE, IPSet
 
 kernel = pytest.mark.kernel
@@ -164,7 +164,7 @@ def test_cleanup_removes_both_backends_and_rules_that_lead_to_ours() -> None:
     for kind in BackendKind:
         dataplane(kind).sync(ruleset())
         shell(f"{command(kind)} -A INPUT -m comment --comment 'left over' -j npc-forward")
-    shell(create_set(IPSet("npc6-p1-x", "hash:ip,port", Family.V6)).join(("ipset ", "")))
+    shell(f"ipset {set_change_text(CreateSet('npc6-p1-x', 'hash:ip,port', Family.V6))}")
     removed = run_cleanup()
     assert removed.failures == []
     for kind in BackendKind:

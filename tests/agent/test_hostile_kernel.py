@@ -19,7 +19,7 @@ from netpol_agent.netlink.ipset import KernelSets, member_data
 from netpol_agent.netlink.messages import NLM_F_ACK, NLM_F_DUMP, Netlink, attribute, attributes
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset import render
-from netpol_compiler.ruleset.changes import AppendRule, InsertRule
+from netpol_compiler.ruleset.changes import AddMember, AppendRule, CreateSet, DeleteMember, DestroySet, InsertRule, SetChange
 from netpol_compiler.ruleset.reader import read_rule
 from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE
 from search import searched
@@ -161,14 +161,23 @@ def test_a_connection_of_a_shape_that_nobody_knows_is_left_alone(entry: conntrac
     assert isinstance(conntrack._flow_of(entry), conntrack.Flow | None)
 
 
-lines = st.sampled_from([*SETS.splitlines(), "add npc4-x 10.0.0.1,tcp:80 -exist", "add npc4-x 10.0.0.0/8 nomatch -exist"])
+members = st.sampled_from(["10.0.0.1", "fd00::1", "10.0.0.1,tcp:80", "10.0.0.0/8 nomatch"]).flatmap(
+    lambda member: spoiled(member, (*WORDS, ",tcp:", "99999", "-1", "/", "nomatch", "-exist"))
+)
+names = st.sampled_from(["npc4-x", "npc6-x", "", "\0", "\ufffd", "x" * 70])
+changes = st.one_of(
+    st.builds(AddMember, names, members),
+    st.builds(DeleteMember, names, members),
+    st.builds(CreateSet, names, st.sampled_from(["hash:net", "hash:ip,port", "hash:mac", ""]), st.sampled_from(Family)),
+    st.builds(DestroySet, names),
+)
 
 
 @searched(400)
-@given(lines.flatmap(lambda line: spoiled(line, (*WORDS, ",tcp:", "99999", "-1", "/", "maxelem", "-exist"))), answers)
-def test_whatever_line_and_answer_the_kernels_part_leaves_it_to_the_program(line: str, heard: list[bytes]) -> None:
+@given(changes, answers)
+def test_whatever_change_and_answer_the_kernels_part_leaves_it_to_the_program(change: SetChange, heard: list[bytes]) -> None:
     sets = KernelSets(lambda: link_that_hears(*[h for h in heard if h]))
-    assert sets.apply([line]) in (0, 1)
+    assert sets.apply([change]) in (0, 1)
     sets.learn("npc4-x")
     sets._close()
 
@@ -176,7 +185,7 @@ def test_whatever_line_and_answer_the_kernels_part_leaves_it_to_the_program(line
 def test_a_port_that_is_none_is_left_to_the_program() -> None:
     """Found by spoiled lines."""
     with pytest.raises(ValueError, match="port"):
-        member_data(["10.0.0.1,tcp:99999", "-exist"])
+        member_data("10.0.0.1,tcp:99999")
 
 
 @pytest.mark.parametrize("make", [lambda n: SETS * n, lambda n: "create npc4-x hash:net\n" + "add npc4-x 10.0.0.1\n" * n])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset import render
-from netpol_compiler.ruleset.changes import InsertRule, chain_changes
+from netpol_compiler.ruleset.changes import InsertRule, add_members, chain_changes, create_set, delete_members
 from netpol_compiler.ruleset.rules import MAX_COMMENT, Jump, Verdict, rule
 from netpol_compiler.ruleset.values import IPSet, Ruleset
 from netpol_compiler.witnesses.restored import node_text
@@ -13,19 +13,20 @@ MEMBERS = ("10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.3", "9.0.0.0/8 nomatch")
 
 
 def test_a_set_is_made_for_its_family_and_for_a_million_members() -> None:
-    line = render.create_set(IPSet("npc4-x", "hash:net", Family.V4))
+    line = render.set_change_text(create_set(IPSet("npc4-x", "hash:net", Family.V4)))
     assert line == "create npc4-x hash:net family inet maxelem 1048576 -exist"
-    assert render.create_set(IPSet("npc6-x", "hash:ip,port", Family.V6)).split()[2:5] == ["hash:ip,port", "family", "inet6"]
+    line = render.set_change_text(create_set(IPSet("npc6-x", "hash:ip,port", Family.V6)))
+    assert line.split()[2:5] == ["hash:ip,port", "family", "inet6"]
 
 
 def test_exceptions_come_before_their_block_and_go_after_it() -> None:
-    assert render.add_members("s", MEMBERS) == [
+    assert render.sets_text(add_members("s", MEMBERS)).splitlines() == [
         "add s 10.1.0.0/16 nomatch -exist",
         "add s 9.0.0.0/8 nomatch -exist",
         "add s 10.0.0.0/8 -exist",
         "add s 10.1.2.3 -exist",
     ]
-    assert render.delete_members("s", MEMBERS) == [
+    assert render.sets_text(delete_members("s", MEMBERS)).splitlines() == [
         "del s 10.0.0.0/8 -exist",
         "del s 10.1.2.3 -exist",
         "del s 10.1.0.0/16 -exist",

@@ -15,8 +15,8 @@ from enum import Enum
 from netpol_agent.dataplane.runner import Runner
 from netpol_agent.errors import AgentError
 from netpol_compiler.model.kinds import FAMILIES, Family
-from netpol_compiler.ruleset.changes import AppendRule, DeclareChain, DeleteChain
-from netpol_compiler.ruleset.render import table_text
+from netpol_compiler.ruleset.changes import AppendRule, CreateSet, DeclareChain, DeleteChain
+from netpol_compiler.ruleset.render import sets_text, table_text
 from netpol_compiler.ruleset.rules import End, SetMatch, Verdict, rule
 from netpol_compiler.ruleset.values import CHAIN_PREFIX, set_prefix
 
@@ -120,9 +120,8 @@ def _rules(text: str) -> int:
 def self_test(backend: Backend, family: Family, run: Runner) -> str:
     """Whether a rule with a set match can be programmed. Returns the complaint, empty when all is well."""
     name, chain = f"{set_prefix(family)}self-test", f"{CHAIN_PREFIX}self-test"
-    inet = "inet" if family is Family.V4 else "inet6"
     try:
-        done = run([backend.ipset, "restore"], f"create {name} hash:net family {inet} -exist\n")
+        done = run([backend.ipset, "restore"], sets_text([CreateSet(name, "hash:net", family)]))
         if not done.ok:
             return f"ipset: {done.words}"
         matching = rule(SetMatch(name, (End.SOURCE,)), action=Verdict.RETURN)

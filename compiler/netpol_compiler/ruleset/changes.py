@@ -1,11 +1,16 @@
-"""A change of the filter table as values, in the order in which one transaction makes it."""
+"""Changes of the filter table and of sets as values, in the order in which it is safe to make them.
+
+`render` writes them for the restore programs; the agent's `netlink` says those of sets to the kernel itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset.rules import Rule, Rules
+from netpol_compiler.ruleset.values import IPSet, element, is_exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,54 @@ def chain_changes(up: Mapping[str, Rules], down: Iterable[str] = (), hook: Itera
     changes += hook
     changes += [DeleteChain(name) for name in gone]
     return changes
+
+
+# -- sets --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSet:
+    """Make a set, unless it is there."""
+
+    name: str
+    type: str
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class AddMember:
+    """Put a member in, unless it is there."""
+
+    name: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMember:
+    """Take a member out, if it is there."""
+
+    name: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySet:
+    name: str
+
+
+SetChange = CreateSet | AddMember | DeleteMember | DestroySet
+"""Every one but DestroySet can be repeated."""
+
+
+def create_set(ipset: IPSet) -> CreateSet:
+    return CreateSet(ipset.name, ipset.type, ipset.family)
+
+
+def add_members(name: str, members: Iterable[str]) -> list[AddMember]:
+    """Sorted. Exceptions first: a block must never be there without them, not even for a moment."""
+    return [AddMember(name, m) for m in sorted(members, key=lambda m: (not is_exception(m), m))]
+
+
+def delete_members(name: str, members: Iterable[str]) -> list[DeleteMember]:
+    """Sorted. An exception goes last: until then the block it is cut from is closed there."""
+    return [DeleteMember(name, element(m)) for m in sorted(members, key=lambda m: (is_exception(m), m))]

@@ -12,13 +12,20 @@ from typing import Any
 
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset.changes import (
+    AddMember,
     AppendRule,
+    CreateSet,
     DeclareChain,
     DeleteChain,
+    DeleteMember,
+    DestroySet,
     InsertRule,
     RemoveRule,
+    SetChange,
     TableChange,
+    add_members,
     chain_changes,
+    create_set,
 )
 from netpol_compiler.ruleset.rules import (
     EVERY_PORT,
@@ -39,7 +46,7 @@ from netpol_compiler.ruleset.rules import (
     UnknownRule,
     Verdict,
 )
-from netpol_compiler.ruleset.values import IPSet, Ruleset
+from netpol_compiler.ruleset.values import Ruleset
 
 MAXELEM = 1048576
 """maxelem of every set: the default of 65,536 has stopped other controllers in the field."""
@@ -129,29 +136,28 @@ def full_iptables_text(ruleset: Ruleset, family: Family, hook: Iterable[TableCha
 # -- sets --------------------------------------------------------------------------------------------
 
 
-def create_set(ipset: IPSet) -> str:
-    """The `create` line of one set, repeatable (-exist)."""
-    family = "inet" if ipset.family is Family.V4 else "inet6"
-    return f"create {ipset.name} {ipset.type} family {family} maxelem {MAXELEM} -exist"
+def set_change_text(change: SetChange) -> str:
+    """The line of one change, repeatable (-exist) where that is possible."""
+    match change:
+        case AddMember(name, member):
+            return f"add {name} {member} -exist"
+        case DeleteMember(name, member):
+            return f"del {name} {member} -exist"
+        case CreateSet(name, kind, family):
+            return f"create {name} {kind} family {'inet' if family is Family.V4 else 'inet6'} maxelem {MAXELEM} -exist"
+        case DestroySet(name):
+            return f"destroy {name}"
 
 
-def add_members(name: str, members: Iterable[str]) -> list[str]:
-    """`add` lines, sorted. Exceptions (`nomatch`) first: a block must never be there without them, not even for a moment."""
-    return [f"add {name} {m} -exist" for m in sorted(members, key=lambda m: (not m.endswith(" nomatch"), m))]
-
-
-def delete_members(name: str, members: Iterable[str]) -> list[str]:
-    """`del` lines, sorted. A nomatch member goes last: until then the block it is cut from is closed there."""
-    return [f"del {name} {m.removesuffix(' nomatch')} -exist" for m in sorted(members, key=lambda m: (m.endswith(" nomatch"), m))]
-
-
-def destroy_set(name: str) -> str:
-    return f"destroy {name}"
+def sets_text(changes: Iterable[SetChange]) -> str:
+    """`ipset restore` text, of which change n is line n + 1."""
+    return "".join(f"{set_change_text(change)}\n" for change in changes)
 
 
 def full_ipset_text(ruleset: Ruleset) -> str:
     """The whole `ipset restore` text of a ruleset, both families."""
-    lines: list[str] = []
-    for name in sorted(ruleset.sets):
-        lines += [create_set(ruleset.sets[name]), *add_members(name, ruleset.sets[name].members)]
-    return "\n".join([*lines, ""]) if lines else ""
+    ordered = [ruleset.sets[name] for name in sorted(ruleset.sets)]
+    changes: list[SetChange] = []
+    for ipset in ordered:
+        changes += [create_set(ipset), *add_members(ipset.name, ipset.members)]
+    return sets_text(changes)

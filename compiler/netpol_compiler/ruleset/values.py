@@ -34,6 +34,19 @@ def set_prefix(family: Family) -> str:
     return f"npc{int(family)}-"
 
 
+_NOMATCH = " nomatch"
+
+
+def is_exception(member: str) -> bool:
+    """Whether a member cuts from the blocks of its set."""
+    return member.endswith(_NOMATCH)
+
+
+def element(member: str) -> str:
+    """What the kernel knows a member by: `X` and `X nomatch` are one element, and adding one replaces the other."""
+    return member.removesuffix(_NOMATCH)
+
+
 @dataclass(frozen=True, slots=True)
 class IPSet:
     """One ipset. `type` is `hash:net` or `hash:ip,port`; family is in the name and here.
