@@ -16,7 +16,6 @@ from collections.abc import Iterator
 MESSAGE, CHUNK, BACKLOG, LIMIT_SECONDS = 64, 1 << 17, 1024, 5
 FIRST_PORT, LAST_PORT, ANSWER_LIMIT = 1024, 65000, 200_000_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-USAGE = "usage: wire.py serve|sink|echo PORT, wire.py connect|stream HOST PORT SECONDS, wire.py probe HOST PORT PERIOD_US"
 
 
 def serve(port: int, echo: bool) -> None:
@@ -135,7 +134,7 @@ def main(arguments: list[str]) -> int:
             print(f"{stream(host, int(port), float(seconds)):.1f}")
         case _:
             print(
-                "usage: wire.py serve|sink|echo PORT, connect|stream HOST PORT SECONDS, probe HOST PORT SECONDS PERIOD_US",
+                "usage: wire.py serve|sink|echo PORT, connect|stream HOST PORT SECONDS, probe HOST PORT PERIOD_US",
                 file=sys.stderr,
             )
             return 2

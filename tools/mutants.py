@@ -21,6 +21,7 @@ import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,12 @@ def _source(top: Path, mutant: Mutant) -> str:
         raise MutantError(f"{mutant.id}: {mutant.file}: {error.strerror}; name the file to which the code went") from error
 
 
+@cache
+def _meaning(source: str) -> str:
+    """What a source says to Python; many mutants have one source."""
+    return ast.dump(ast.parse(source))
+
+
 def broken_text(mutant: Mutant, source: str) -> str:
     """`source` with the mistake, and MARK set at its end. Raises MutantError when that is not exactly one change of the code."""
     times = source.count(mutant.old)
@@ -133,7 +140,7 @@ def broken_text(mutant: Mutant, source: str) -> str:
         raise MutantError(f"{mutant.id}: {mutant.file} holds {mutant.old!r} {times} times and not once; {remedy}")
     broken = source.replace(mutant.old, mutant.new)
     try:
-        same = ast.dump(ast.parse(broken)) == ast.dump(ast.parse(source))
+        same = ast.dump(ast.parse(broken)) == _meaning(source)
     except SyntaxError as error:
         raise MutantError(f"{mutant.id}: {mutant.file} would be no Python any more: {error}") from error
     if same:

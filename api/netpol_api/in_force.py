@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from netpol_api.resources import NODE_REPORT_SCHEMA
 from netpol_compiler.model.objects import Key, Labels, Pod, Policy
-from netpol_compiler.policy.wire import SCHEMA
 
 Json = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ class Report:
     policies: Mapping[str, str] = field(default_factory=dict)
     in_sync: bool = False
     complete: bool = True
-    schema: int = SCHEMA
+    schema: int = NODE_REPORT_SCHEMA
     time: str = ""
     version: str = ""
     backend: str = ""
@@ -67,8 +67,8 @@ class Report:
     @property
     def trouble(self) -> str:
         """The first thing that is wrong on the node, in words; empty when it is in sync."""
-        if self.schema != SCHEMA:
-            return f"its report has schema {self.schema}, and this npctl reads schema {SCHEMA}"
+        if self.schema != NODE_REPORT_SCHEMA:
+            return f"its report has schema {self.schema}, and this npctl reads schema {NODE_REPORT_SCHEMA}"
         if self.failures:
             return f"{self.failures[0].get('what')}: {self.failures[0].get('error')}"
         if self.problems:
@@ -198,7 +198,7 @@ def _operator_lag(written: Written, compiled: Compiled | None) -> str:
 def _node_lag(key: Key, digest: str, report: Report | None) -> str:
     if report is None:
         return "no agent has reported"
-    if report.schema == SCHEMA and report.policies.get(str(key)) == digest:
+    if report.schema == NODE_REPORT_SCHEMA and report.policies.get(str(key)) == digest:
         return ""
     has = "it has an earlier version in force" if str(key) in report.policies else "not in force there yet"
     return has + (f" ({report.trouble})" if report.trouble else "")

@@ -32,6 +32,9 @@ NODES = "/api/v1/nodes"
 NAMESPACES = "/api/v1/namespaces"
 NETWORK_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 
+NODE_REPORT_SCHEMA = 1
+"""The schema of a NodeReport's status. A number of its own: reports stay readable when the IR's (wire.SCHEMA) rises."""
+
 SET_LABEL = f"{GROUP}/set"
 SPAN_PREFIX = f"span.{GROUP}/b"
 _LONGEST_VERSION = 20

@@ -150,11 +150,6 @@ class Processes:
         process = self._running.get(name)
         return process.pid if process and process.poll() is None else None
 
-    def exit_code(self, name: str) -> int | None:
-        """How the program ended (negative: by that signal); None while it runs, and for one that is not known."""
-        process = self._running.get(name)
-        return process.poll() if process else None
-
     def log(self, name: str) -> Path:
         """Where the program writes to."""
         return self._logs / f"{name.replace('/', '.')}.log"

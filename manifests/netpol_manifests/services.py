@@ -50,7 +50,6 @@ class Service:
     selector: Selector | None
     headless: bool = False
     external_traffic_policy: str = "Cluster"
-    internal_traffic_policy: str = "Cluster"
     families: tuple[Family, ...] = ()
     dual_stack: bool = False
 
@@ -70,6 +69,7 @@ def parse_service(data: Mapping[str, Any]) -> tuple[Service | None, tuple[Reject
     _check_ports(known, problems)
     labels = read_labels(spec.get("selector"), ("spec", "selector"), problems)
     family_policy = _choice(spec, "ipFamilyPolicy", ("SingleStack", "PreferDualStack", "RequireDualStack"), problems)
+    _choice(spec, "internalTrafficPolicy", ("Cluster", "Local"), problems)  # only whether the API would take it
     service = Service(
         key=metadata.key,
         type=_choice(spec, "type", TYPES, problems),
@@ -78,7 +78,6 @@ def parse_service(data: Mapping[str, Any]) -> tuple[Service | None, tuple[Reject
         selector=label_selector(**labels) if labels else None,
         headless=headless,
         external_traffic_policy=_choice(spec, "externalTrafficPolicy", ("Cluster", "Local"), problems),
-        internal_traffic_policy=_choice(spec, "internalTrafficPolicy", ("Cluster", "Local"), problems),
         families=_read_families(spec, problems),
         dual_stack=family_policy != "SingleStack",
     )

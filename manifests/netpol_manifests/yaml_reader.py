@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import yaml
 
 MAX_DEPTH = 100
 MAX_ALIASED = 100_000  # values that aliases may repeat in one document: a bomb makes billions of a few lines
+MAX_TAG_DIRECTIVES = 100  # libyaml compares each with all before it, and no manifest has one
 
 Lines = tuple[int, "dict[str, Lines] | list[Lines] | None"]
 """Line of a value (1-based; of its key, inside a mapping) and the same for its children. Line 0: unknown."""
@@ -30,7 +32,11 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 _TAG_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
 _TAG = "tag:yaml.org,2002:"
+_TAG_DIRECTIVE = re.compile("^%TAG", re.MULTILINE)
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_TOO_DEEP_REMEDY = "no Kubernetes object is that deep: check brackets, braces and indentation"
 _MAX_DIGITS = 40
+_MAX_SHOWN = 60  # characters of the text that a message repeats
 _REMEDIES = (
     ("mapping values are not allowed", "check the indentation, and quote text that contains ': '"),
     ("did not find expected key", "check the indentation of this line and the ones above"),
@@ -52,11 +58,12 @@ class Fault:
 
 @dataclass(slots=True)
 class RawDocument:
-    """One document. `faults`: what made it ambiguous or unreadable; the value is then not to be used."""
+    """One document. `faults`: what made it ambiguous or unreadable; then do not use its value. `last`: reading ends here."""
 
     value: Any = None
     lines: Lines = NO_LINES
     faults: list[Fault] = field(default_factory=list)
+    last: bool = False
 
 
 class _Unusable(Exception):
@@ -76,24 +83,39 @@ class _Built:
 
 
 def read_documents(text: str) -> Iterator[RawDocument]:
-    """Every document of `text`, in order. After a fault in the syntax nothing more can be read, and that document is the last."""
-    control = _CONTROL.search(text)
-    if control:
-        line = text.count("\n", 0, control.start()) + 1
-        reason = f"character U+{ord(control.group()):04X} is not allowed in YAML; is this a text file in UTF-8?"
-        yield RawDocument(faults=[Fault(line, reason)])
+    """Every document of `text`, in order. After a fault in the syntax or a bottomless nesting nothing more is read, and that
+    document is the last."""
+    refused = _refused_unread(text)
+    if refused:
+        yield RawDocument(faults=[refused])
         return
     parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         event = parser.get_event()
         while not isinstance(event, yaml.StreamEndEvent):
             if isinstance(event, yaml.DocumentStartEvent):
-                yield _DocumentReader(parser).read()
+                document = _DocumentReader(parser).read()
+                yield document
+                if document.last:
+                    return
             event = parser.get_event()
     except yaml.YAMLError as error:
         yield RawDocument(faults=[_syntax_fault(error, text)])
     finally:
         parser.dispose()
+
+
+def _refused_unread(text: str) -> Fault | None:
+    """What must not reach the parser."""
+    control = _CONTROL.search(text)
+    if control:
+        reason = f"character U+{ord(control.group()):04X} is not allowed in YAML; is this a text file in UTF-8?"
+        return Fault(text.count("\n", 0, control.start()) + 1, reason)
+    directive = next(islice(_TAG_DIRECTIVE.finditer(text), MAX_TAG_DIRECTIVES, None), None)
+    if directive:
+        reason = f"more than {MAX_TAG_DIRECTIVES} lines begin with %TAG; leave them out"
+        return Fault(text.count("\n", 0, directive.start()) + 1, reason)
+    return None
 
 
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
@@ -121,20 +143,29 @@ class _DocumentReader:
         self._faults: list[Fault] = []
 
     def read(self) -> RawDocument:
-        built = _Built(None, NO_LINES, 0)
-        event = self._next()
         try:
-            built = self._build(event, 0)
+            built = self._build(self._next(), 0)
         except _Unusable as unusable:
-            self._faults.append(unusable.fault)
-        while not isinstance(event, yaml.DocumentEndEvent):  # what is left of a document that was given up
-            event = self._next()
+            return RawDocument(faults=[*self._faults, unusable.fault], last=not self._skip_rest())
+        self._next()  # the document's end
         return RawDocument(built.value, built.lines, self._faults)
+
+    def _skip_rest(self) -> bool:
+        """Read to the end of a document that was given up; False if that takes too long.
+
+        For every token the scanner looks at every open bracket, so that a bottomless nesting costs the square of its length.
+        """
+        depth = 0
+        while not isinstance(event := self._next(), yaml.DocumentEndEvent):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                return False
+        return True
 
     def _build(self, event: Any, depth: int) -> _Built:
         line = event.start_mark.line + 1
         if depth > MAX_DEPTH:
-            raise _Unusable(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Unusable(line, f"{_TOO_DEEP}; {_TOO_DEEP_REMEDY}")
         if isinstance(event, yaml.ScalarEvent):
             built = _Built(_scalar(event, line), (line, None), 1)
         elif isinstance(event, yaml.MappingStartEvent):
@@ -150,9 +181,12 @@ class _DocumentReader:
     def _alias(self, anchor: str, line: int, depth: int) -> _Built:
         built = self._anchors.get(anchor)
         if built is None:
-            raise _Unusable(line, f"alias *{anchor} refers to nothing before it, or to a value that contains it")
+            shown = anchor[:_MAX_SHOWN]
+            raise _Unusable(
+                line, f"alias *{shown} refers to nothing before it, or to a value that contains it; write the value out"
+            )
         if depth + built.height > MAX_DEPTH:
-            raise _Unusable(line, f"nested deeper than {MAX_DEPTH} levels by *{anchor}")
+            raise _Unusable(line, f"{_TOO_DEEP} by *{anchor[:_MAX_SHOWN]}; {_TOO_DEEP_REMEDY}")
         self._aliased += built.size
         if self._aliased > MAX_ALIASED:
             raise _Unusable(line, f"aliases repeat more than {MAX_ALIASED} values; write them out, or make several files")
@@ -182,7 +216,7 @@ class _DocumentReader:
             if key == "<<":
                 merged.append((key_line, built))
             elif key in values:
-                reason = f"key {key!r} is there twice (first in line {lines[key][0]}); keep one of them"
+                reason = f"key {key[:_MAX_SHOWN]!r} is there twice (first in line {lines[key][0]}); keep one of them"
                 self._faults.append(Fault(key_line, reason))
             else:
                 values[key] = built.value
@@ -196,7 +230,7 @@ class _DocumentReader:
             raise _Unusable(line, "a key must be plain text, not a list, mapping or alias; is a '{' of a template left over?")
         value = _scalar(event, line)
         if value is None or isinstance(value, bool):
-            raise _Unusable(line, f"key {event.value!r} does not mean text in YAML; write it in quotes")
+            raise _Unusable(line, f"key {event.value[:_MAX_SHOWN]!r} does not mean text in YAML; write it in quotes")
         return value if isinstance(value, str) else str(event.value)
 
 
@@ -223,9 +257,9 @@ def _scalar(event: Any, line: int) -> Any:
     value = _plain(text)
     expected = _TAG_TYPES.get(tag)
     if expected is None:
-        raise _Unusable(line, f"tag {event.tag!r} is not allowed here")
+        raise _Unusable(line, f"tag {event.tag[:_MAX_SHOWN]!r} is not allowed here")
     if not isinstance(value, expected) or (isinstance(value, bool) and tag != "bool"):
-        raise _Unusable(line, f"{text[:60]!r} is not of the type that its tag {tag} says")
+        raise _Unusable(line, f"{text[:_MAX_SHOWN]!r} is not of the type that its tag {tag} says")
     return value
 
 

@@ -78,7 +78,6 @@ class ClusterOperator:
         self.pipeline = Pipeline()
         self.spans = Spans()
         self._tasks: list[asyncio.Task[None]] = []
-        self._failed: asyncio.Event
         self.registry = self._handlers()
 
     # -- kopf ------------------------------------------------------------------------------------------

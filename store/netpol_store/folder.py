@@ -125,7 +125,8 @@ class FolderWatch:
 
     def fileno(self) -> int:
         """For select: readable when something was committed."""
-        return self._inotify.fileno()
+        number: int = self._inotify.fileno()
+        return number
 
     def wait(self, seconds: float) -> bool:
         """Block until a commit, `seconds` at most. Returns whether there was one."""

@@ -189,7 +189,6 @@ class Node:
     """An agent on folders that the test steps by hand, so that it repairs nothing behind the test's back."""
 
     def __init__(self, root: Path, kind: BackendKind, *values: Pod | Policy) -> None:
-        self._root = root
         self._objects, self._ir = FolderWriter(root / "objects"), FolderWriter(root / "ir")
         self.put(*values)
         self.metrics = Metrics({"watch_gaps": lambda: 2})

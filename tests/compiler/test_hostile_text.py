@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import address, conn
+from draws import pick
 from generators import clusters
 from hostile import assert_linear, peak, spoiled, spoiled_json
 from netpol_compiler.model.kinds import FAMILIES, Family
@@ -128,6 +131,80 @@ def test_reading_yaml_costs_what_it_is_long(bomb: str) -> None:
     assert_linear(BOMBS[bomb], read_manifests, 800)
 
 
+NESTS = {
+    "flow sequences": lambda n: "[" * n,
+    "flow sequences, closed": lambda n: "[" * n + "]" * n,
+    "flow sequences, a line each": lambda n: "[\n" * n,
+    "flow sequences with entries": lambda n: "[a," * n,
+    "flow mappings": lambda n: "{a: " * n,
+    "flow mappings as keys": lambda n: "{" * n,
+    "both": lambda n: "[{a: " * n,
+    "anchors": lambda n: "[&a " * n,
+    "after another fault": lambda n: "{{a: 1}: " + "[" * n,
+    "behind an alias to nothing": lambda n: "[*a," + "[" * n,
+    "block sequences": lambda n: "- " * n,
+    "block mappings": lambda n: "".join(" " * i + "a:\n" for i in range(n // 10)),
+    "explicit keys": lambda n: "? " * n,
+    "deep, then wide": lambda n: "[" * 90 + "a," * n,
+    "too deep, then wide": lambda n: "[" * 190 + "a," * n,
+    "a quote, not closed": lambda n: "['" + "a " * n,
+    "one long key": lambda n: "a" * n + ": 1",
+}
+"""Texts whose nesting, quoting or keys make a scanner look back; none of them is a document."""
+
+
+class Scanner(yaml.SafeLoader):
+    """PyYAML's own scanner, which works as libyaml's and reads where that is missing. Counts characters and open brackets."""
+
+    steps = 0
+
+    def forward(self, length: int = 1) -> None:
+        Scanner.steps += length
+        super().forward(length)
+
+    def prefix(self, length: int = 1) -> str:
+        Scanner.steps += length
+        return super().prefix(length)
+
+    def stale_possible_simple_keys(self) -> None:
+        Scanner.steps += 1 + len(self.possible_simple_keys)
+        super().stale_possible_simple_keys()
+
+
+class Libyaml(yaml.CSafeLoader):
+    """libyaml's scanner, of which only the events are seen. Counts for each the brackets that are open."""
+
+    steps = brackets = 0
+
+    def get_event(self) -> Any:
+        event = super().get_event()
+        self.brackets += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        Libyaml.steps += 1 + self.brackets
+        return event
+
+
+@pytest.mark.parametrize("loader", [Scanner, Libyaml])
+@pytest.mark.parametrize("kind", NESTS)
+def test_twice_the_nesting_is_at_most_twice_the_work(
+    kind: str, loader: type[Scanner | Libyaml], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml, "CSafeLoader", loader)
+    steps = []
+    for levels in (2000, 4000):
+        loader.steps = 0
+        parse_yaml(NESTS[kind](levels), "x.yaml")
+        steps.append(loader.steps)
+    assert 0 < steps[1] <= 2.2 * steps[0], steps
+
+
+@pytest.mark.parametrize("kind", NESTS)
+def test_what_is_nested_without_end_is_refused_with_file_line_and_remedy(kind: str) -> None:
+    documents, rejected = parse_yaml(NESTS[kind](4000), "dir/x.yaml")
+    assert documents == []
+    assert [(r.file, r.line > 0) for r in rejected] == [("dir/x.yaml", True)]
+    assert re.search("check|write|quote|not closed|left over", rejected[0].reason), rejected[0].reason
+
+
 def test_aliases_cannot_make_much_of_little() -> None:
     assert peak(lambda: read_manifests(BOMBS["laughter"](1000))) < 30_000_000
 
@@ -140,7 +217,7 @@ def wire_documents(draw: st.DrawFn) -> dict[str, Any]:
     ir = compile_cluster(draw(clusters().filter(lambda c: c.policies)))
     documents = [wire.policy_to_wire(p) for p in ir.policies.values()]
     documents += [wire.slice_to_wire(s, 0, 1, s.members) for s in ir.sets.values()]
-    return draw(st.sampled_from(documents))
+    return pick(draw, documents)
 
 
 def read_wire(content: bytes) -> list[Any]:
@@ -243,7 +320,7 @@ RESTORE_WORDS = (
 def rendered(draw: st.DrawFn) -> tuple[str, str]:
     cluster: Cluster = draw(clusters())
     ruleset = compile_node("n1", compile_cluster(cluster), cluster.pods.values()).ruleset
-    family = draw(st.sampled_from(FAMILIES))
+    family = pick(draw, FAMILIES)
     return render.full_ipset_text(ruleset), render.full_iptables_text(ruleset, family, [AppendRule(HOOK_PARENT, HOOK_RULE)])
 
 

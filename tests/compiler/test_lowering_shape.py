@@ -25,6 +25,7 @@ from netpol_compiler.node import AcceptAction, LowerOptions
 from netpol_compiler.node.compiler import body_chain
 from netpol_compiler.ruleset import render
 from netpol_compiler.ruleset.changes import AppendRule
+from netpol_compiler.ruleset.rules import clean_comment
 from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
 from witnesses import RenderedNode
@@ -99,6 +100,16 @@ def test_five_thousand_single_ports_with_other_peers_fit_the_tree() -> None:
     node = node_of(cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules)))
     key = next(k for k in node._bodies if k.direction is Direction.INGRESS)
     assert longest_walk(node.ruleset, body_chain(key), "npc-allow") <= 1 + 5 * 6
+
+
+def test_what_allows_a_group_is_made_once_however_many_ports_it_has() -> None:
+    """Else a policy of many ports costs their square: every port of a group would write down all of the group."""
+    rules = [allow(pods(who=f"w{i % 2}"), ports=[port(i * 3 + 1)]) for i in range(1000)]
+    policies = cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules))
+    before = clean_comment.cache_info()
+    node_of(policies)
+    after = clean_comment.cache_info()
+    assert 0 < after.hits + after.misses - before.hits - before.misses <= 30
 
 
 def test_pods_with_the_same_policies_share_one_body() -> None:

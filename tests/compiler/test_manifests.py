@@ -7,7 +7,7 @@ import pytest
 from netpol_compiler.model.objects import Rejected
 from netpol_compiler.reading.objects import locate, parse_policy
 from netpol_manifests.documents import Document, Use, classify, decode, parse_yaml
-from netpol_manifests.yaml_reader import MAX_DEPTH
+from netpol_manifests.yaml_reader import MAX_DEPTH, MAX_TAG_DIRECTIVES
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n"
 
@@ -97,8 +97,9 @@ def test_a_rejected_field_gets_file_and_line() -> None:
         ("on: x\n", 1, "quotes"),
         ("a: !!python/object:os.system x\n", 1, "tag"),
         ("a: &a [*a]\n", 1, "alias *a"),
-        ("a: " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), 1, "nested deeper"),
-        ("a: " + "[" * 50_000, 1, ""),
+        ("a: " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), 1, "nested deeper than 100 levels; "),
+        ("a:\n  " + "[" * 50_000, 2, "check brackets"),
+        ("%TAG !a! x\n" * (MAX_TAG_DIRECTIVES + 1) + "--- 1\n", MAX_TAG_DIRECTIVES + 1, "leave them out"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_line_and_remedy(text: str, line: int, words: str) -> None:
@@ -107,6 +108,22 @@ def test_what_cannot_be_read_is_told_with_line_and_remedy(text: str, line: int, 
     assert len(rejected) == 1
     assert words in rejected[0].words
     assert (rejected[0].file, rejected[0].line) == ("dir/f.yaml", line)
+
+
+def test_a_deep_document_does_not_hide_the_next_but_a_bottomless_one_ends_the_reading() -> None:
+    deep, bottomless = ("a: " + "[" * levels + "]" * levels for levels in (MAX_DEPTH + 1, 3 * MAX_DEPTH))
+    for nested, names in ((deep, ["a"]), (bottomless, [])):
+        documents, rejected = read(f"{nested}\n---\n{POD}")
+        assert [d.name for d in documents] == names
+        assert ["nested deeper" in r.reason for r in rejected] == [True]
+
+
+def test_a_message_repeats_only_the_begin_of_a_long_text() -> None:
+    long = "a" * 100_000
+    for text in (f"{{? {long} : 1, ? {long} : 2}}", f"[*{long}]", f"!{long} x", f"!!int {long}"):
+        _, rejected = read(text)
+        assert "a" * 50 in rejected[0].reason
+        assert len(rejected[0].reason) < 200
 
 
 def test_an_alias_bomb_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draws import pick
 from generators import clusters, connections, namespaces, pods, policies
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Cluster
@@ -46,16 +47,16 @@ def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
         kind = draw(
             st.sampled_from(["namespace", "pod", "pod", "policy", "remove namespace", "remove pod", "remove policy", "flush"])
         )
-        name = draw(st.sampled_from("pqr"))
+        name = pick(draw, "pqr")
         value: object = None
         if kind == "namespace":
-            value = draw(namespaces(draw(st.sampled_from("abc"))))
+            value = draw(namespaces(pick(draw, "abc")))
         elif kind == "pod":
             value = draw(pods(name))
         elif kind == "policy":
             value = draw(policies(name))
         elif kind != "flush":
-            value = draw(st.sampled_from("abc")), name
+            value = pick(draw, "abc"), name
         events.append((kind, value))
     return events
 

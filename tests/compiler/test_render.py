@@ -5,7 +5,7 @@ from __future__ import annotations
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset import render
 from netpol_compiler.ruleset.changes import InsertRule, add_members, chain_changes, create_set, delete_members
-from netpol_compiler.ruleset.rules import MAX_COMMENT, Jump, Verdict, rule
+from netpol_compiler.ruleset.rules import MAX_COMMENT, Jump, Verdict, clean_comment, rule
 from netpol_compiler.ruleset.values import IPSet, Ruleset
 from netpol_compiler.witnesses.restored import node_text
 
@@ -61,6 +61,6 @@ def test_a_node_from_nothing_has_the_hook_first_of_forward() -> None:
 
 def test_nothing_in_a_comment_ends_its_quotes() -> None:
     for odd in "\"'\\`$\n\tä":
-        commented = rule(action=Verdict.DROP, comment=f"a{odd}b")
+        commented = rule(action=Verdict.DROP, comment=clean_comment(f"a{odd}b"))
         assert render.rule_text(commented) == '-m comment --comment "a?b" -j DROP'
-    assert len(rule(action=Verdict.DROP, comment="x" * 1000).comment) == MAX_COMMENT
+    assert len(clean_comment("x" * 1000)) == MAX_COMMENT

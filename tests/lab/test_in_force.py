@@ -52,7 +52,8 @@ def reading() -> Reading:
     compiled = resources.compiled_policy_object(ir.policies[POLICY], 3, {})
     span = [resources.bucket(NODE)]
     sets = [versioned(resources.address_set_object(wire.slice_to_wire(s, 0, 1, s.members), span), 20) for s in ir.sets.values()]
-    status = {"policies": {str(POLICY): ir.policies[POLICY].digest}, "inSync": True}
+    policies = {str(POLICY): ir.policies[POLICY].digest}
+    status = {"schema": resources.NODE_REPORT_SCHEMA, "policies": policies, "inSync": True}
     report = {"metadata": {"name": NODE}, "status": status}
     return Reading(
         (node,), (namespace,), pods, (policy,), (compiled,), tuple(sets), (report,), {NODE: {"pods": 11, "addressSets": 20}}
@@ -102,6 +103,14 @@ def test_a_node_without_the_policy_or_without_a_report(reading: Reading) -> None
     for policies in ({}, {str(POLICY): "another digest"}):
         reports = changed(reading.reports, "status", "policies", value=policies)
         assert words(replace(reading, reports=reports)) == "agent-n1 has not put NetworkPolicy web/only-friends in force"
+
+
+def test_a_report_of_another_schema_is_not_taken_for_one_of_ours(reading: Reading) -> None:
+    newer = resources.NODE_REPORT_SCHEMA + 1
+    reports = changed(reading.reports, "status", "schema", value=newer)
+    assert (
+        words(replace(reading, reports=reports)) == f"agent-n1 reports in schema {newer}, and this lab reads schema {newer - 1}"
+    )
 
 
 def test_a_node_that_still_has_a_policy_of_the_past(reading: Reading) -> None:

@@ -137,7 +137,7 @@ def test_a_pod_off_its_nodes_block_gets_a_route_on_every_node(kind: NetworkKind)
 
 
 def test_vxlan_learns_nothing_and_is_told_everything() -> None:
-    ip_lines, bridge_lines = wiring.peer_lines(NODES["one"], [NODES["two"]], NetworkKind.VXLAN)
+    ip_lines, bridge_lines = wiring.peer_lines([NODES["two"]], NetworkKind.VXLAN)
     mac = wiring.vxlan_mac(NODES["two"], Family.V4)
     assert ip_lines == [
         f"neigh replace 10.200.37.0 lladdr {mac} dev flannel.1 nud permanent",

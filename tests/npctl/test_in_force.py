@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +67,36 @@ def test_what_was_compiled_from_another_version_does_not_count(compiled: Compile
 )
 def test_a_node_without_the_digest_lags_and_says_what_is_wrong_there(report: Report, words: str) -> None:
     assert lags(COMPILED, report) == [f"node n1: {words}"]
+
+
+RAISED = """
+import sys
+from netpol_compiler import wire
+from netpol_kube import resources
+wire.SCHEMA, resources.NODE_REPORT_SCHEMA = map(int, sys.argv[1:])
+from npctl.inforce import report_of
+status = {"schema": 1, "inSync": True, "policies": {"a/p": "d1"}}
+print("report:", report_of({"metadata": {"name": "n1"}, "status": status}).trouble or "read")
+try:
+    wire.checked({"schema": 1})
+    print("IR: read")
+except wire.WireError as error:
+    print("IR:", error)
+"""
+"""With a schema's number raised before anything imports it, as in a later version."""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (("2", "1"), "report: read\nIR: schema 1, and this version reads schema 2\n"),
+        (("1", "2"), "report: its report has schema 1, and this npctl reads schema 2\nIR: read\n"),
+    ],
+    ids=["the IR's", "the reports'"],
+)
+def test_reports_and_the_ir_have_schemas_that_change_by_themselves(numbers: tuple[str, str], said: str) -> None:
+    told = subprocess.run([sys.executable, "-c", RAISED, *numbers], capture_output=True, text=True, timeout=60, check=False)
+    assert told.stdout == said, told.stderr
 
 
 def test_gone_means_the_object_what_was_compiled_and_every_report() -> None:

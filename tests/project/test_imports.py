@@ -24,7 +24,7 @@ def test_from_the_checkout_operator_is_still_the_standard_library_s() -> None:
 
 
 def test_the_compiler_loads_no_cluster_client_no_processes_and_no_files() -> None:
-    heavy = "{'kopf', 'kubernetes', 'iptc', 'pyroute2', 'subprocess', 'asyncio', 'tempfile'}"
+    heavy = "{'kopf', 'kubernetes', 'iptc', 'subprocess', 'asyncio', 'tempfile'}"
     code = (
         "import pkgutil, importlib, sys, netpol_compiler\n"
         "import netaddr, yaml; before = set(sys.modules)\n"

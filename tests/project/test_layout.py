@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -32,8 +34,17 @@ def _files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def _root(path: Path) -> str:
+    return path.relative_to(TOP).parts[0]
+
+
 def _python_files() -> list[Path]:
     return [path for path in _files() if path.suffix == ".py"]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _name(path: Path) -> str:
@@ -48,7 +59,7 @@ def test_no_python_file_is_longer_than_it_can_be_read() -> None:
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {}
     for path in _python_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > LONGEST_FUNCTION:
@@ -60,10 +71,52 @@ def test_every_module_says_what_it_is_for() -> None:
     silent = [
         _name(path)
         for path in _python_files()
-        if path.relative_to(TOP).parts[0] in ROOTS and path.stat().st_size
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if _root(path) in ROOTS and path.stat().st_size
+        if not ast.get_docstring(_tree(path))
     ]
     assert silent == []
+
+
+BY_NAME = {"datagram_received", "egress_allowing", "purge", "source_address", "destination_address"}
+"""What asyncio and kopf call by its name, and fields that are only compared or written out whole."""
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """The names that a module and its classes give, but not what a decorator registers."""
+    found: set[str] = set()
+    for holder in (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
+        for node in holder.body:
+            if isinstance(node, ast.Assign):
+                found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                plain = {"property", "staticmethod", "classmethod", "cached_property", "cache", "contextmanager", "dataclass"}
+                if all(getattr(getattr(d, "func", d), "id", "") in plain for d in node.decorator_list):
+                    found.add(node.name)
+    return {name for name in found if not name.startswith("__")}
+
+
+def _used(tree: ast.Module) -> set[str]:
+    """Names that are read, and texts that may be one."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def test_nothing_is_defined_that_nobody_uses() -> None:
+    trees = {path: _tree(path) for path in _python_files()}
+    used = set().union(*map(_used, trees.values()))
+    dead = {
+        _name(path): names for path, tree in trees.items() if _root(path) in ROOTS and (names := _defined(tree) - used - BY_NAME)
+    }
+    assert dead == {}
 
 
 def test_the_roots_are_no_packages_so_that_operator_never_hides_the_standard_library() -> None:
@@ -103,9 +156,30 @@ def test_every_locked_package_has_a_version_and_hashes() -> None:
         assert [entry.splitlines()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
-def test_every_dependency_of_pyproject_is_locked() -> None:
+def _declared(*extras: str) -> set[str]:
+    """The distributions that pyproject.toml declares, those of `extras` included, as pip writes their names."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
-    names = {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in wanted} - {"npctl"}
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return {_normal(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines} - {"npctl"}
+
+
+def _normal(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
+def test_every_dependency_of_pyproject_is_locked() -> None:
     locked = set(re.findall(r"(?m)^([\w.-]+)==", (TOP / "requirements.lock").read_text(encoding="utf-8")))
-    assert names - locked == set()
+    assert _declared("operator", "agent", "lab", "test") - locked == set()
+
+
+def test_every_dependency_that_is_not_for_tests_alone_is_imported() -> None:
+    modules = set()
+    for path in (path for path in _python_files() if _root(path) in ROOTS):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.partition(".")[0])
+    installed = packages_distributions()
+    imported = {_normal(name) for module in modules for name in installed.get(module, ())}
+    assert _declared("operator", "agent", "lab") - imported == set()

@@ -12,6 +12,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from builders import address, namespace, network, node, one_of
+from draws import below, booleans, pick
 from netpol_compiler.model.kinds import DIRECTIONS, PROTOCOLS, Direction, Protocol
 from netpol_compiler.model.objects import (
     NAMESPACE_NAME_LABEL,
@@ -41,6 +42,7 @@ HOSTS = {**NODES, "n3": ("172.31.0.3", "fd31::3")}
 """Every node's addresses. On n3 no pod ever runs: it is nothing but another host."""
 KEYS = ("app", "tier")
 VALUES = ("x", "y", "")
+OPERATORS = tuple(Operator)
 PORT_NAMES = ("web", "sql")
 PORTS = (1, 79, 80, 81, 8080, 65535)
 EDGES = tuple(sorted({p + d for p in PORTS for d in (-1, 0, 1) if 1 <= p + d <= 65535}))
@@ -70,12 +72,15 @@ CIDRS = (
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
 
 
+some_values = st.sets(st.sampled_from(VALUES), min_size=1)
+
+
 @st.composite
 def requirements(draw: st.DrawFn) -> Requirement:
-    operator = draw(st.sampled_from(Operator))
+    operator = pick(draw, OPERATORS)
     valued = operator in (Operator.IN, Operator.NOT_IN)
-    values = draw(st.sets(st.sampled_from(VALUES), min_size=1)) if valued else ()
-    return Requirement(draw(st.sampled_from(KEYS)), operator, tuple(sorted(values)))
+    values = draw(some_values) if valued else ()
+    return Requirement(pick(draw, KEYS), operator, tuple(sorted(values)))
 
 
 def labelled(labels: Labels) -> Selector:
@@ -90,9 +95,9 @@ namespace_selectors = selectors | by_name
 
 @st.composite
 def blocks(draw: st.DrawFn) -> IPBlock:
-    cidr = network(draw(st.sampled_from(CIDRS)))
+    cidr = network(pick(draw, CIDRS))
     inside = [n for n in map(network, CIDRS) if cidr.covers(n) and n.prefix > cidr.prefix]
-    exceptions = draw(st.lists(st.sampled_from(inside), max_size=3, unique=True)) if inside else []
+    exceptions = {pick(draw, inside) for _ in range(draw(below(4)))} if inside else ()
     return IPBlock(cidr, tuple(sorted(exceptions)))
 
 
@@ -103,73 +108,80 @@ peers: st.SearchStrategy[Peer] = st.one_of(
 )
 
 
-def peers_at(pod: Pod) -> st.SearchStrategy[Peer]:
-    """Peers that stand for this pod, among others."""
+@st.composite
+def peers_near(draw: st.DrawFn, aims: Sequence[Pod]) -> Peer:
+    """Any peer; one of four stands for one of these pods, among others."""
+    if draw(below(4)) < 3:
+        return draw(peers)
+    pod = pick(draw, aims)
     here = make_selector([one_of(NAMESPACE_NAME_LABEL, pod.key.namespace)])
-    return st.builds(PodPeer, st.sampled_from([None, here, EVERYTHING]), st.sampled_from([EVERYTHING, labelled(pod.labels)]))
+    return PodPeer(pick(draw, (None, here, EVERYTHING)), pick(draw, (EVERYTHING, labelled(pod.labels))))
 
 
 @st.composite
 def ports(draw: st.DrawFn, protocols: Sequence[Protocol] = PROTOCOLS) -> Port:
     """A range, a whole protocol or a name."""
-    protocol, kind = draw(st.sampled_from(protocols)), draw(st.sampled_from(["range", "range", "whole", "name"]))
+    protocol, kind = pick(draw, protocols), pick(draw, ["range", "range", "whole", "name"])
     if kind == "range":
-        return PortRange(protocol, *sorted(draw(st.lists(st.sampled_from(PORTS), min_size=2, max_size=2))))
-    return PortRange(protocol) if kind == "whole" else NamedPort(protocol, draw(st.sampled_from(PORT_NAMES)))
+        return PortRange(protocol, *sorted((pick(draw, PORTS), pick(draw, PORTS))))
+    return PortRange(protocol) if kind == "whole" else NamedPort(protocol, pick(draw, PORT_NAMES))
 
 
-@st.composite
-def missing_or_some(draw: st.DrawFn, some: st.SearchStrategy[T], most: int) -> tuple[T, ...] | None:
+def some_of(one: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
+    return st.lists(one, min_size=1, max_size=4)
+
+
+def missing_or(draw: st.DrawFn, some: st.SearchStrategy[list[T]]) -> tuple[T, ...] | None:
     """A list of a rule. An empty one allows nothing, and comes only of what was rejected: too many would make all rules dead."""
-    kind = draw(st.sampled_from(["some"] * 6 + ["missing"] * 3 + ["empty"]))
+    kind = pick(draw, ["some"] * 6 + ["missing"] * 3 + ["empty"])
     if kind != "some":
         return None if kind == "missing" else ()
-    return tuple(draw(st.lists(some, min_size=1, max_size=most)))
+    return tuple(draw(some))
 
 
-@st.composite
-def port_lists(draw: st.DrawFn) -> tuple[Port, ...] | None:
-    """Often of one protocol: ranges meet in one rule of the kernel only then."""
-    protocols = draw(st.sampled_from([PROTOCOLS, *((p,) for p in PROTOCOLS)]))
-    return draw(missing_or_some(ports(protocols), 4))
+port_lists = [some_of(ports(protocols)) for protocols in (PROTOCOLS, *((p,) for p in PROTOCOLS))]
+"""Often of one protocol: ranges meet in one rule of the kernel only then."""
+
+peer_lists = some_of(peers)
 
 
 @st.composite
 def policies(draw: st.DrawFn, name: str, aims: Sequence[Pod] = ()) -> Policy:
     """Any policy. Most of those with `aims` select one of these pods and allow some: by chance alone both are too rare."""
-    some = peers if not aims else peers | st.sampled_from(aims).flatmap(peers_at)
-    directions = frozenset(draw(st.sampled_from([DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]])))
+    some_peers = some_of(peers_near(aims)) if aims else peer_lists
+    directions = frozenset(pick(draw, [DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]]))
     rules = [
-        Rule(direction, index, draw(missing_or_some(some, 4)), draw(port_lists()))
+        Rule(direction, index, missing_or(draw, some_peers), missing_or(draw, pick(draw, port_lists)))
         for direction in DIRECTIONS
-        for index in range(draw(st.sampled_from([0, 1, 1, 2])))
+        for index in range(pick(draw, [0, 1, 1, 2]))
     ]
-    aim = draw(st.sampled_from([*aims * 4, None])) if aims else None
+    aim = pick(draw, [*aims * 4, None]) if aims else None
     selector = draw(selectors if aim is None else st.sampled_from([EVERYTHING, labelled(aim.labels)]))
-    namespace = draw(st.sampled_from(NAMESPACES)) if aim is None else aim.key.namespace
+    namespace = pick(draw, NAMESPACES) if aim is None else aim.key.namespace
     return Policy(Key(namespace, name), "", selector, directions, tuple(rules))
 
 
 container_ports = st.builds(ContainerPort, st.sampled_from(("", *PORT_NAMES)), st.sampled_from(PROTOCOLS), st.sampled_from(PORTS))
+container_port_lists = st.lists(container_ports, max_size=3)
 
 
 @st.composite
 def pods(draw: st.DrawFn, name: str) -> Pod:
     """Any pod: of the host's network, over, without an address or not scheduled, of one family or both, in either order."""
-    on = draw(st.sampled_from([*sorted(NODES) * 8, ""]))
-    host = bool(on) and draw(st.integers(0, 14)) == 1
-    (v4, _), (_, v6) = draw(st.tuples(st.sampled_from(POD_ADDRESSES), st.sampled_from(POD_ADDRESSES)))
-    texts = draw(st.sampled_from([*[(v4, v6)] * 6, (v6, v4), (v6, v4), (v4,), (v6,), ()])) if on else ()
+    on = pick(draw, [*sorted(NODES) * 8, ""])
+    host = bool(on) and draw(below(15)) == 1
+    (v4, _), (_, v6) = pick(draw, POD_ADDRESSES), pick(draw, POD_ADDRESSES)
+    texts = pick(draw, [*[(v4, v6)] * 6, (v6, v4), (v6, v4), (v4,), (v6,), ()]) if on else ()
     return Pod(
-        key=Key(draw(st.sampled_from(NAMESPACES)), name),
+        key=Key(pick(draw, NAMESPACES), name),
         uid=name,
         labels=Labels(draw(labels)),
         node=on,
         addresses=tuple(map(address, NODES[on] if host else texts)),
         host_network=host,
-        phase=draw(st.sampled_from(PHASES)) if on else "Pending",
-        ports=tuple(draw(st.lists(container_ports, max_size=3))),
-        created=draw(st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])),
+        phase=pick(draw, PHASES) if on else "Pending",
+        ports=tuple(draw(container_port_lists)),
+        created=pick(draw, ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
     )
 
 
@@ -180,11 +192,11 @@ def namespaces(draw: st.DrawFn, name: str) -> Namespace:
 
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
-    found = [draw(pods(f"p{i}")) for i in range(draw(st.sampled_from([0, 1, *range(2, 10), *range(2, 10)])))]
+    found = [draw(pods(f"p{i}")) for i in range(pick(draw, [0, 1, *range(2, 10), *range(2, 10)]))]
     aims = [p for p in found if p.is_endpoint]
-    written = [draw(policies(f"np{i}", aims)) for i in range(draw(st.sampled_from([0, *range(1, 7), *range(1, 7)])))]
+    written = [draw(policies(f"np{i}", aims)) for i in range(pick(draw, [0, *range(1, 7), *range(1, 7)]))]
     # A namespace that was not told of yet still has pods and policies: its name is its only label.
-    known = [n for n in NAMESPACES if draw(st.integers(0, 9))]
+    known = [n for n in NAMESPACES if draw(below(10))]
     return Cluster(
         namespaces={n: draw(namespaces(n)) for n in known},
         pods={p.key: p for p in found},
@@ -228,9 +240,9 @@ def edge_connections(draw: st.DrawFn, cluster: Cluster, version: int) -> Connect
     ends = [(r, held(s for s in pods if selected(p, s)), held(o for o in pods if admitted(cluster, p, r, o))) for p, r in every]
     if not (ends := [(r, own, other) for r, own, other in ends if own and other]):
         return None
-    rule, owns, others = draw(st.sampled_from(ends))
-    protocol, port = draw(st.sampled_from(edges_of(rule.ports)))
-    own, other = address(draw(st.sampled_from(owns))), address(draw(st.sampled_from(others)))
+    rule, owns, others = pick(draw, ends)
+    protocol, port = pick(draw, edges_of(rule.ports))
+    own, other = address(pick(draw, owns)), address(pick(draw, others))
     source, target = (other, own) if rule.direction is Direction.INGRESS else (own, other)
     return Connection(source, target, protocol, port, "", "")
 
@@ -238,7 +250,7 @@ def edge_connections(draw: st.DrawFn, cluster: Cluster, version: int) -> Connect
 @st.composite
 def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     """Between pods, nodes and the world outside, of one family; ports at the edges of the ranges."""
-    family = draw(st.sampled_from((0, 1)))
+    family = pick(draw, (0, 1))
     held = [
         next((a.text for a in p.addresses if a.version == (4, 6)[family]), "") for p in cluster.pods.values() if p.is_endpoint
     ]
@@ -246,14 +258,14 @@ def connections(draw: st.DrawFn, cluster: Cluster) -> Connection:
     places = [(addresses[family], name) for name, addresses in HOSTS.items()] + [(texts[family], "") for texts in OUTSIDE]
     # What nodes and strangers may do is soon said.
     places = [(text, "") for text in (*held * 8, *gone) if text] + places
-    if cluster.policies and draw(st.booleans()) and (aimed := draw(edge_connections(cluster, (4, 6)[family]))):
+    if cluster.policies and draw(booleans) and (aimed := draw(edge_connections(cluster, (4, 6)[family]))):
         return aimed
-    (source, source_node), (target, target_node) = draw(st.sampled_from(places)), draw(st.sampled_from(places))
+    (source, source_node), (target, target_node) = pick(draw, places), pick(draw, places)
     named = [c for p in cluster.pods.values() if any(a.text == target for a in p.addresses) for c in p.ports if c.name]
-    if named and draw(st.booleans()):
+    if named and draw(booleans):
         # Named ports meet only when address, protocol and number all agree: by chance alone that is too rare.
-        aim = draw(st.sampled_from(named))
+        aim = pick(draw, named)
         return Connection(address(source), address(target), aim.protocol, aim.port, source_node, target_node)
-    protocol: Protocol | None = draw(st.sampled_from([None, *PROTOCOLS]))
-    port = None if protocol is None else draw(st.sampled_from(EDGES))
+    protocol: Protocol | None = pick(draw, [None, *PROTOCOLS])
+    port = None if protocol is None else pick(draw, EDGES)
     return Connection(address(source), address(target), protocol, port, source_node, target_node)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from draws import below, pick
+
 T = TypeVar("T", str, bytes)
 
 NASTY: tuple[Any, ...] = (
@@ -28,10 +30,10 @@ NASTY: tuple[Any, ...] = (
 def spoiled(draw: st.DrawFn, text: T, words: tuple[T, ...]) -> T:
     """`text` changed at up to six places; `words` are put in."""
     for _ in range(draw(st.integers(1, 6))):
-        begin = draw(st.integers(0, len(text)))
-        end = min(len(text), begin + draw(st.integers(0, 30)))
+        begin = draw(below(len(text) + 1))
+        end = min(len(text), begin + draw(below(31)))
         part = text[begin:end]
-        put = draw(st.sampled_from([*words, text[:0], part + part, part[::-1]]))
+        put = pick(draw, [*words, text[:0], part + part, part[::-1]])
         text = text[:begin] + put + text[end:]
     return text
 
@@ -40,11 +42,11 @@ def spoiled(draw: st.DrawFn, text: T, words: tuple[T, ...]) -> T:
 def spoiled_json(draw: st.DrawFn, value: Any) -> Any:
     """A JSON value in which something nasty stands at one place, or from which something is gone."""
     children = range(len(value)) if isinstance(value, list) else sorted(value) if isinstance(value, dict) else []
-    if not children or draw(st.integers(0, 4)) == 0:
-        return draw(st.sampled_from(NASTY))
-    key = draw(st.sampled_from(children))
+    if not children or draw(below(5)) == 0:
+        return pick(draw, NASTY)
+    key = pick(draw, children)
     changed = value.copy()
-    if draw(st.integers(0, 9)) == 0:
+    if draw(below(10)) == 0:
         del changed[key]
     else:
         changed[key] = draw(spoiled_json(value[key]))

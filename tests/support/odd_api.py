@@ -75,13 +75,17 @@ def stream(*lines: Any, then: str = "end") -> Answer:
             text = line if isinstance(line, bytes) else json.dumps({"type": line[0], "object": line[1]}).encode() + b"\n"
             await response.write(text)
         if then == "hang":
-            await asyncio.Event().wait()
+            await request.app[ENDED].wait()
         if then == "break":
             assert request.transport is not None
             request.transport.abort()
         return response
 
     return give
+
+
+ENDED = web.AppKey("ended", asyncio.Event)
+"""Set when the server ends: a watch that hangs ends then, for the server waits for those that it has not answered."""
 
 
 class OddApi:
@@ -120,6 +124,7 @@ class OddApi:
     async def served(self) -> AsyncIterator[str]:
         """The server; its address."""
         app = web.Application()
+        app[ENDED] = asyncio.Event()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -129,6 +134,7 @@ class OddApi:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
+            app[ENDED].set()
             await runner.cleanup()
 
 

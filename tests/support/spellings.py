@@ -13,6 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from draws import below, booleans, pick
 from netpol_compiler.model.addresses import Address, Network
 from netpol_compiler.model.kinds import DIRECTIONS, Direction, Protocol
 from netpol_compiler.model.objects import IPBlock, NamedPort, Peer, Policy, Port, Rule
@@ -33,7 +34,7 @@ def _optional(draw: st.DrawFn, name: str, value: Any) -> Json:
     """A field, which may be written as null, or not at all, where its value is empty."""
     if value:
         return {name: value}
-    return draw(st.sampled_from([{}, {name: None}, {name: value}]))
+    return pick(draw, [{}, {name: None}, {name: value}])
 
 
 @st.composite
@@ -43,12 +44,12 @@ def manifests(draw: st.DrawFn, policy: Policy) -> Json:
     for direction in DIRECTIONS:
         rules = [draw(_rule(r)) for r in policy.rules_of(direction)]
         if direction not in policy.directions:
-            rules = draw(st.sampled_from([[], [{}]]))  # without effect
+            rules = pick(draw, [[], [{}]])  # without effect
         spec |= _optional(draw, direction.value, rules)
     types = [d.api_name for d in DIRECTIONS if d in policy.directions]
     default = {Direction.INGRESS, *([Direction.EGRESS] if spec.get("egress") else [])}
     if policy.directions == default:
-        spec |= draw(st.sampled_from([{}, {"policyTypes": None}, {"policyTypes": []}, {"policyTypes": types}]))
+        spec |= pick(draw, [{}, {"policyTypes": None}, {"policyTypes": []}, {"policyTypes": types}])
     else:
         spec["policyTypes"] = draw(st.permutations(types))
     metadata = {"namespace": policy.key.namespace, "name": policy.key.name, "uid": policy.uid}
@@ -67,19 +68,19 @@ def _peer(draw: st.DrawFn, peer: Peer) -> Json:
     if isinstance(peer, IPBlock):
         exceptions = draw(st.permutations([draw(_cidr(e)) for e in peer.exceptions]))
         block = {"cidr": draw(_cidr(peer.cidr))} | _optional(draw, "except", exceptions)
-        return {"ipBlock": block} | draw(st.sampled_from([{}, {"podSelector": None}, {"namespaceSelector": None}]))
+        return {"ipBlock": block} | pick(draw, [{}, {"podSelector": None}, {"namespaceSelector": None}])
     pods: Json = {"podSelector": draw(_selector(peer.pod_selector))}
     if peer.namespace_selector is None:
-        return pods | draw(st.sampled_from([{}, {"namespaceSelector": None}, {"ipBlock": None}]))
+        return pods | pick(draw, [{}, {"namespaceSelector": None}, {"ipBlock": None}])
     if not peer.pod_selector.requirements:
-        pods = draw(st.sampled_from([pods, {}, {"podSelector": None}]))
+        pods = pick(draw, [pods, {}, {"podSelector": None}])
     return {"namespaceSelector": draw(_selector(peer.namespace_selector))} | pods
 
 
 @st.composite
 def _cidr(draw: st.DrawFn, network: Network) -> str:
     """With or without host bits."""
-    value = draw(st.sampled_from([network.value, network.last]))
+    value = pick(draw, [network.value, network.last])
     return f"{Address(network.version, value)}/{network.prefix}"
 
 
@@ -87,13 +88,13 @@ def _cidr(draw: st.DrawFn, network: Network) -> str:
 def _port(draw: st.DrawFn, port: Port) -> Json:
     written: Json = {"protocol": port.protocol.value}
     if port.protocol is Protocol.TCP:
-        written = draw(st.sampled_from([written, {}, {"protocol": None}]))
+        written = pick(draw, [written, {}, {"protocol": None}])
     if isinstance(port, NamedPort):
         return {**written, "port": port.name}
     if port.is_whole_protocol:
-        return written | draw(st.sampled_from([{}, {"port": None}, {"port": None, "endPort": None}]))
+        return written | pick(draw, [{}, {"port": None}, {"port": None, "endPort": None}])
     ends = [{"endPort": port.last}] if port.first != port.last else [{"endPort": port.last}, {}, {"endPort": None}]
-    return {**written, "port": port.first} | draw(st.sampled_from(ends))
+    return {**written, "port": port.first} | pick(draw, ends)
 
 
 @st.composite
@@ -102,7 +103,7 @@ def _selector(draw: st.DrawFn, selector: Selector) -> Json:
     expressions: list[Json] = []
     for requirement in draw(st.permutations(selector.requirements)):
         plain = requirement.operator is Operator.IN and len(requirement.values) == 1 and requirement.key not in labels
-        if plain and draw(st.booleans()):
+        if plain and draw(booleans):
             labels[requirement.key] = requirement.values[0]
         else:
             expressions.append(draw(_expression(requirement)))
@@ -112,7 +113,7 @@ def _selector(draw: st.DrawFn, selector: Selector) -> Json:
 @st.composite
 def _expression(draw: st.DrawFn, requirement: Requirement) -> Json:
     # Written twice is written once.
-    values = draw(st.permutations(requirement.values)) + list(requirement.values[: draw(st.integers(0, 1))])
+    values = draw(st.permutations(requirement.values)) + list(requirement.values[: draw(below(2))])
     return {"key": requirement.key, "operator": requirement.operator.value} | _optional(draw, "values", values)
 
 
@@ -146,13 +147,13 @@ def damaged(draw: st.DrawFn, manifest: Json) -> Json:
     broken = copy.deepcopy(manifest)
     spec = broken["spec"]
     found = [p for p in places(spec) if p[:1] != ("policyTypes",) and at(spec, p) is not None]
-    place = draw(st.sampled_from(found))
+    place = pick(draw, found)
     part = at(spec, place)
-    if isinstance(part, list) and draw(st.booleans()):
-        part.insert(draw(st.integers(0, len(part))), draw(st.sampled_from([*NONSENSE, None])))
-    elif isinstance(part, dict) and (not place or draw(st.booleans())):
+    if isinstance(part, list) and draw(booleans):
+        part.insert(draw(below(len(part) + 1)), pick(draw, [*NONSENSE, None]))
+    elif isinstance(part, dict) and (not place or draw(booleans)):
         # In matchLabels every key that is a label is understood, but not such a value.
-        part["newField"] = draw(st.sampled_from(NONSENSE))
+        part["newField"] = pick(draw, NONSENSE)
     else:
-        at(spec, place[:-1])[place[-1]] = draw(st.sampled_from(NONSENSE))
+        at(spec, place[:-1])[place[-1]] = pick(draw, NONSENSE)
     return broken

@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from draws import below, pick
 from generators import namespaces, pods, policies
 from netpol_compiler.model.objects import Labels, Namespace, Pod, Policy
 from spellings import manifests, writable
@@ -59,9 +60,9 @@ def pod_manifest(value: Pod) -> Json:
 @st.composite
 def objects(draw: st.DrawFn) -> tuple[str, Json]:
     """Kind and manifest, without uid and version."""
-    kind, name = draw(st.sampled_from(["Namespace", "Pod", "Pod", "NetworkPolicy"])), draw(st.sampled_from("pqr"))
+    kind, name = pick(draw, ["Namespace", "Pod", "Pod", "NetworkPolicy"]), pick(draw, "pqr")
     if kind == "Namespace":
-        value = draw(namespaces(draw(st.sampled_from("abc"))))
+        value = draw(namespaces(pick(draw, "abc")))
         return kind, namespace_manifest(Namespace(value.name, Labels(value.labels)))
     if kind == "Pod":
         return kind, pod_manifest(draw(pods(name)))
@@ -74,8 +75,8 @@ def histories(draw: st.DrawFn) -> History:
     history = History()
     lives: dict[Identity, int] = {}
     for version in range(1, draw(st.integers(1, 12)) + 1):
-        if history.there and draw(st.integers(0, 3)) == 0:
-            identity = draw(st.sampled_from(sorted(history.there)))
+        if history.there and draw(below(4)) == 0:
+            identity = pick(draw, sorted(history.there))
             data, deleted = history.there.pop(identity), True
             uid = data["metadata"]["uid"]
         else:

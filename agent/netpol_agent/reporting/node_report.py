@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from netpol_agent.reporting.agent_report import AgentReport
-from netpol_api.resources import API_VERSION, NODE_REPORTS, NODES, node_report_path
+from netpol_api.resources import API_VERSION, NODE_REPORT_SCHEMA, NODE_REPORTS, NODES, node_report_path
 from netpol_kube.backoff import Backoff
 from netpol_kube.client import ApiClient, ApiError, KubeError
 
@@ -25,7 +25,6 @@ log = logging.getLogger("agent")
 
 Json = dict[str, Any]
 
-SCHEMA = 1
 HEARTBEAT = 60.0
 SPACING = 0.1
 """Seconds between two writes at least."""
@@ -134,7 +133,7 @@ class NodeReporter:
     def _status(self, report: AgentReport) -> Json:
         where = {"namespace": self._pod.namespace, "pod": self._pod.pod, "port": self._pod.port} if self._pod else None
         return {
-            "schema": SCHEMA,
+            "schema": NODE_REPORT_SCHEMA,
             "node": self._node,
             "version": self._version,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -57,11 +57,6 @@ class Selector:
         return all(r.matches(labels) for r in self.requirements)
 
     @property
-    def keys(self) -> frozenset[str]:
-        """The label keys whose values can change the answer."""
-        return frozenset(r.key for r in self.requirements)
-
-    @property
     def words(self) -> str:
         """kubectl's notation; empty text for the selector that matches everything."""
         return ",".join(r.words for r in self.requirements)

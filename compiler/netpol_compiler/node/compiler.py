@@ -276,7 +276,7 @@ class NodeCompiler:
                 name = pod_chain_name(pod, direction)
                 chains[name] = pod_chain(pod, direction, own, body_chain(bodies[direction]), self.options)
                 targets.update(dict.fromkeys(own, name))
-        tree = before.tree if before.tree and targets == before.targets else lower_dispatch(direction, family, targets)
+        tree = before.tree if before.tree and targets == before.targets else lower_dispatch(direction, targets)
         self._replace_chains(family, {**before.chains, **before.tree}, {**chains, **tree})
         self._directions[(family, direction)] = _Lowered(targets, tree, chains)
         isolated = frozenset(a.text for a in targets)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from netpol_compiler.model.addresses import Address, Network, host_network, network_of
-from netpol_compiler.model.kinds import Direction, Family
+from netpol_compiler.model.kinds import Direction
 from netpol_compiler.policy.names import chain_name
 from netpol_compiler.ruleset.rules import ChainRule, Goto, Rules, local_address, rule
 from netpol_compiler.ruleset.values import direction_chain
@@ -31,8 +31,8 @@ tree's LEVELS this is what the kernel follows."""
 _MANY = 512  # addresses from which on a chain has eight ways out, so that the levels suffice
 
 
-def lower_dispatch(direction: Direction, family: Family, targets: Mapping[Address, str]) -> dict[str, Rules]:
-    """The root chain of `direction` and its tree; `targets` are the pods' chains by address, all of `family`."""
+def lower_dispatch(direction: Direction, targets: Mapping[Address, str]) -> dict[str, Rules]:
+    """The root chain of `direction` and its tree; `targets` are the pods' chains by address, all of one family."""
     chains: dict[str, Rules] = {}
     ordered = sorted(targets)
     if len(ordered) <= FAN:

@@ -19,6 +19,7 @@ from netpol_compiler.ruleset.rules import (
     Rules,
     TcpFlagsMatch,
     Verdict,
+    clean_comment,
     family_rules,
     local_set,
     peer_address,
@@ -70,6 +71,7 @@ def pod_chain_name(pod: Key, direction: Direction) -> str:
 def pod_chain(pod: Key, direction: Direction, own: tuple[Address, ...], body: str, options: LowerOptions) -> Rules:
     """What decides for one isolated pod; `own` are its addresses of this family, `body` its bundle's chain."""
     prefix = f"npc {direction.value} {pod}"[:_LOG_PREFIX]
+    refused = f"{pod} is isolated for {direction.value} and nothing allows this"
     clear, allowed, limit = _in_every_pod_chain(options)
     return (
         # SEMANTICS 10: through its own Service a pod meets itself here, before its address is masqueraded.
@@ -79,7 +81,7 @@ def pod_chain(pod: Key, direction: Direction, own: tuple[Address, ...], body: st
         rule(action=Jump(body)),
         allowed,
         rule(limit, action=Log(prefix, options.log_group)),
-        rule(action=Verdict.DROP, comment=f"{pod} is isolated for {direction.value} and nothing allows this"),
+        rule(action=Verdict.DROP, comment=clean_comment(refused)),
     )
 
 

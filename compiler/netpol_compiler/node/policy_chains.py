@@ -28,6 +28,7 @@ from netpol_compiler.ruleset.rules import (
     PortMatch,
     Rules,
     chunks,
+    clean_comment,
     endpoint_set,
     peer_address,
     peer_set,
@@ -48,6 +49,10 @@ LEVELS = 5
 """Chains on a path through a port tree at most; see `dispatch` for why there is a limit."""
 
 _ALLOW = Goto(ALLOW_CHAIN)
+
+Way = tuple[Match | None, str]
+"""A peer's match and the comment: what a rule that allows a group has beside its ports. A group has as few as its peers need, and
+they are made once, however many ranges of ports it has."""
 
 Numbers = Mapping[NamedPort, tuple[int, ...]]
 """What each named port means on the selected pods of this bundle."""
@@ -82,7 +87,7 @@ class _BodyBuilder:
     def build(self, policies: Sequence[CompiledPolicy]) -> LoweredBody:
         rules = [(policy, rule) for policy in policies for rule in policy.rules_of(self._direction)]
         everywhere, whys = self._every_port(rules)
-        allowing = list(self._allow(None, everywhere, whys, ["any"]))
+        allowing = _allow(None, self._ways(everywhere, whys, ["any"]))
         if ANY not in everywhere:
             allowing += self._endpoints(rules)
             for protocol in PROTOCOLS:
@@ -119,32 +124,28 @@ class _BodyBuilder:
             if each.endpoints:
                 atoms |= {SetAtom(name, ip_port=True) for name in each.endpoints}
                 whys[why(policy, each)] = None
-        return self._allow(None, frozenset(atoms), list(whys), ["endpoints"])
+        return _allow(None, self._ways(frozenset(atoms), list(whys), ["endpoints"]))
 
     # -- one protocol ----------------------------------------------------------------------------------
 
     def _protocol(self, protocol: Protocol, groups: Sequence[Group]) -> list[ChainRule]:
-        rules = [
-            each
-            for group in groups
-            for part in chunks(group.ranges)
-            for each in self._allow(PortMatch(protocol, part), group.peers, group.whys, self._group_id(protocol, group))
-        ]
+        # A union set is named by its place, not by its atoms: a peer that joins is one added member.
+        ways = [(g.ranges, self._ways(g.peers, g.whys, [protocol.value, [list(r) for r in g.ranges]])) for g in groups]
+        rules = [each for ranges, way in ways for part in chunks(ranges) for each in _allow(PortMatch(protocol, part), way)]
         if len(rules) <= LINEAR:
             return rules
-        segments = sorted((first, last, group) for group in groups for first, last in group.ranges)
+        segments = sorted((first, last, way) for ranges, way in ways for first, last in ranges)
         fan = next(fan for fan in itertools.count(FAN) if fan**LEVELS >= len(segments))
         return [rule(PortMatch(protocol), action=Goto(self._tree(protocol, segments, fan)))]
 
-    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Group]], fan: int) -> str:
+    def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Sequence[Way]]], fan: int) -> str:
         """A chain that finds the segment of a port; returns its name."""
         first, last = segments[0][0], segments[-1][1]
         name = chain_name("pt", protocol.value, [self._name, protocol.value, first, last])
         rules: list[ChainRule] = []
         if len(segments) <= fan:
-            for low, high, group in segments:
-                match = PortMatch(protocol, ((low, high),))
-                rules += self._allow(match, group.peers, group.whys, self._group_id(protocol, group))
+            for low, high, ways in segments:
+                rules += _allow(PortMatch(protocol, ((low, high),)), ways)
         else:
             step = -(-len(segments) // fan)
             for start in range(0, len(segments), step):
@@ -154,16 +155,12 @@ class _BodyBuilder:
         self._out.chains[name] = tuple(rules)
         return name
 
-    def _group_id(self, protocol: Protocol, group: Group) -> list[object]:
-        """A union set is named by its place, not by its atoms: a peer that joins is one added member."""
-        return [protocol.value, [list(r) for r in group.ranges]]
-
     # -- peers -----------------------------------------------------------------------------------------
 
-    def _allow(self, match: Match | None, atoms: frozenset[Atom], whys: Iterable[str], group: list[object]) -> list[ChainRule]:
-        """Rules that allow `atoms` where `match` holds."""
-        note = summary(list(whys))
-        return [rule(match, peer, action=_ALLOW, comment=note) for peer in self._peers(atoms, group)]
+    def _ways(self, atoms: frozenset[Atom], whys: Sequence[str], group: list[object]) -> list[Way]:
+        """How to allow `atoms`; `group` names the union set, if there must be one."""
+        note = clean_comment(summary(whys))
+        return [(peer, note) for peer in self._peers(atoms, group)]
 
     def _peers(self, atoms: frozenset[Atom], group: list[object]) -> list[Match | None]:
         if ANY in atoms:
@@ -187,6 +184,11 @@ class _BodyBuilder:
             self._out.blocks[ipset.name] = ipset
             return peer_set(self._direction, ipset.name)
         return None
+
+
+def _allow(match: Match | None, ways: Iterable[Way]) -> list[ChainRule]:
+    """Rules that allow in these ways where `match` holds."""
+    return [rule(match, peer, action=_ALLOW, comment=note) for peer, note in ways]
 
 
 def why(policy: CompiledPolicy, rule: CompiledRule) -> str:

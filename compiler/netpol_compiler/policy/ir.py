@@ -84,8 +84,8 @@ class AddressSet:
 class CompiledRule:
     """One rule. A connection matches when one of these holds:
 
-    - the peer is in `peers` (None: any; else names of ADDRESS sets and blocks) and the port in `ports`
-      (None: any port and protocol; else ranges, and for ingress also names, resolved on the selected pod);
+    - the peer is in one of `sets` (names of ADDRESS sets) or `blocks` (both None: any peer), and the port in one of `ports`
+      (None: any port and protocol) or, ingress only, has one of `named_ports` on the selected pod;
     - egress only: (peer, protocol, port) is in one of `endpoints` (names of ENDPOINT sets).
 
     `index` is the rule's place in spec.ingress or spec.egress (0-based): its provenance together with the policy.
@@ -98,11 +98,6 @@ class CompiledRule:
     ports: tuple[PortRange, ...] | None
     named_ports: tuple[NamedPort, ...] = ()
     endpoints: tuple[str, ...] = ()
-
-    @property
-    def any_peer(self) -> bool:
-        """Whether every peer matches; `sets` and `blocks` are None together."""
-        return self.sets is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,11 +184,11 @@ Rules = tuple[Rule, ...]
 
 
 def rule(*matches: Match | None, action: Action, comment: str = "") -> ChainRule:
-    """A rule of the matches that are not None; `comment` is cut and cleaned as the kernel takes it."""
+    """A rule of the matches that are not None; `comment` as `clean_comment` makes it."""
     some = [m for m in matches if m is not None]
     if len(some) > 1:
         some.sort(key=_place)
-    return ChainRule(tuple(some), action, clean_comment(comment) if comment else "")
+    return ChainRule(tuple(some), action, comment)
 
 
 def _place(match: Match) -> int:

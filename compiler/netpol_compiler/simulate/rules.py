@@ -25,7 +25,6 @@ from netpol_compiler.simulate.numbers import decimal
 from netpol_compiler.simulate.packets import protocol_number
 from netpol_compiler.simulate.tokens import split
 
-VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN")
 _LOGS = {
     "NFLOG": {"--nflog-group", "--nflog-prefix", "--nflog-size", "--nflog-range", "--nflog-threshold"},
     "LOG": {"--log-prefix", "--log-level", "--log-uid", "--log-ip-options"},
@@ -43,7 +42,7 @@ _PROHIBITIONS = ("icmp-net-prohibited", "icmp-host-prohibited", "icmp-admin-proh
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a matching rule does. `kind`: one of VERDICTS, "MARK", "LOG", "NFLOG", "jump", "goto", or "" for nothing.
+    """What a matching rule does. `kind`: ACCEPT, DROP, REJECT, RETURN, MARK, LOG, NFLOG, "jump", "goto", or "" for nothing.
 
     `chain` is set for jump and goto. MARK makes the mark `(mark & ~mask) ^ value`.
     """

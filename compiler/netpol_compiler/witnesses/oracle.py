@@ -68,12 +68,6 @@ class OracleVerdict:
         """Point 2: both sides must allow it."""
         return self.egress_allowed and self.ingress_allowed
 
-    def isolating(self, direction: Direction) -> tuple[Key, ...]:
-        return self.ingress_isolating if direction is Direction.INGRESS else self.egress_isolating
-
-    def allowing(self, direction: Direction) -> tuple[Allowance, ...]:
-        return self.ingress_allowing if direction is Direction.INGRESS else self.egress_allowing
-
 
 class _Side(NamedTuple):
     """One direction's answer."""

@@ -109,6 +109,8 @@ def _operator_lag(reading: Reading, ir: IR) -> str:
 def _agent_lag(node: str, report: Mapping[str, Any] | None, reading: Reading, cluster: Cluster, ir: IR) -> str:
     if not report:
         return "has not reported yet"
+    if report.get("schema") != resources.NODE_REPORT_SCHEMA:
+        return f"reports in schema {report.get('schema')!r}, and this lab reads schema {resources.NODE_REPORT_SCHEMA}"
     in_force = report.get("policies") or {}
     for item in reading.compiled:
         key = _key(item)

@@ -58,7 +58,6 @@ class PodProgram:
     node: str
     netns: str
     host_network: bool
-    container: str
     arguments: tuple[str, ...]
     env: Mapping[str, str]
     account: str
@@ -100,7 +99,6 @@ def read_program(pod: Json, netns: str, own: Addresses, host: Addresses, default
         node=spec["nodeName"],
         netns=netns,
         host_network=bool(spec.get("hostNetwork")),
-        container=container["name"],
         arguments=tuple(_with_references(str(word), env) for word in words[1:]),
         env=env,
         account=str(spec.get("serviceAccountName") or "default") if SERVICE_ACCOUNT in mounts else "",

@@ -85,7 +85,7 @@ class Builder:
     def _connect_machines(self, wanted: Topology) -> None:
         for node in wanted.nodes.values():
             others = [n for n in wanted.nodes.values() if n.name != node.name]
-            ip_lines, bridge_lines = wiring.peer_lines(node, others, self.kind)
+            ip_lines, bridge_lines = wiring.peer_lines(others, self.kind)
             self._ip(node.netns, ip_lines)
             self._ip(node.netns, bridge_lines, "bridge")
         for host in wanted.hosts.values():

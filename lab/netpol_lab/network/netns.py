@@ -62,9 +62,6 @@ class Namespaces:
     def __contains__(self, name: str) -> bool:
         return name in self._open
 
-    def names(self) -> tuple[str, ...]:
-        return tuple(n for n in self._open if n)
-
     def create(self, name: str) -> None:
         """Make the namespace `name`; its loopback is still down."""
         NETNS_DIR.mkdir(parents=True, exist_ok=True)

@@ -137,7 +137,7 @@ def vxlan_mac(node: LabNode, family: Family) -> str:
     return "02:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
 
 
-def peer_lines(node: LabNode, others: Iterable[LabNode], kind: NetworkKind) -> tuple[list[str], list[str]]:
+def peer_lines(others: Iterable[LabNode], kind: NetworkKind) -> tuple[list[str], list[str]]:
     """In a node's namespace: the way to the other nodes' pods, as lines for `ip` and for `bridge`."""
     if kind is not NetworkKind.VXLAN:
         return _block_routes(others), []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from netpol_compiler.model.addresses import Address
 from netpol_compiler.model.kinds import DIRECTIONS, Direction
+from netpol_compiler.model.objects import PortRange
 from netpol_compiler.policy.ir import CompiledPolicy
 from netpol_compiler.policy.verdict import SideVerdict, Verdict
 from npctl.endpoints import port_spans
@@ -110,7 +111,7 @@ class Comparison:
         for version in families:
             yield from self._judged(source, target, first_of_family[version], every, len(families) == 1)
 
-    def _named(self, egress: _Policies, ingress: _Policies, target: Group) -> Iterator[port_spans.PortRange]:
+    def _named(self, egress: _Policies, ingress: _Policies, target: Group) -> Iterator[PortRange]:
         for state, out, into in zip(self._states, egress, ingress, strict=True):
             yield from named_ports(state, out, Direction.EGRESS, target)
             yield from named_ports(state, into, Direction.INGRESS, target)

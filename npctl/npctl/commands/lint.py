@@ -49,7 +49,7 @@ def _subjects(state: State) -> list[Subject]:
         if old.kind == "NetworkPolicy":
             other, policy = state.with_policy(old)
             if policy is not None:
-                subjects.append(Subject(other, old, policy, replaced=True))
+                subjects.append(Subject(other, old, policy))
     return subjects
 
 

@@ -34,10 +34,6 @@ class Group:
     parts: tuple[Part, ...] = ()
     addresses: tuple[Address, ...] = ()
 
-    def address(self, version: int) -> Address | None:
-        """Of the first member."""
-        return next((a for a in self.addresses if a.version == version), None)
-
 
 class Likeness:
     """See the module's docstring."""

@@ -28,10 +28,6 @@ class Origin:
     namespace: str | None = None
     all_namespaces: bool = False
 
-    @property
-    def is_live(self) -> bool:
-        return not self.files
-
     def check(self) -> None:
         """Raises CommandError for options that contradict each other."""
         if self.files and (self.kubeconfig or self.context):

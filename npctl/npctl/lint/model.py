@@ -9,7 +9,6 @@ from typing import Any
 
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key, Pod, Policy, Rejected
-from netpol_compiler.policy.ir import CompiledPolicy
 from netpol_compiler.reading.fields import Path
 from netpol_manifests.documents import Document
 from npctl.inputs.state import State
@@ -57,11 +56,6 @@ class Subject:
     state: State
     document: Document
     policy: Policy
-    replaced: bool = False
-
-    @property
-    def compiled(self) -> CompiledPolicy:
-        return self.state.ir.policies[self.policy.key]
 
     @property
     def key(self) -> Key:

@@ -27,7 +27,7 @@ TURN_SECONDS = 0.25
 
 
 class ReportSink:
-    """NodeReports, as far as they say what is in force where."""
+    """NodeReports, as far as they say what is in force where. One of another schema says nothing that is counted."""
 
     def __init__(self, on_change: Callable[[Key], None], on_new: Callable[[], None]) -> None:
         self.in_force: dict[str, dict[str, str]] = {}
@@ -36,7 +36,9 @@ class ReportSink:
 
     def put(self, data: Json) -> None:
         status = data.get("status")
-        policies = status.get("policies") if isinstance(status, dict) else None
+        policies = None
+        if isinstance(status, dict) and status.get("schema") == resources.NODE_REPORT_SCHEMA:
+            policies = status.get("policies")
         self._change(str(data["metadata"]["name"]), dict(policies) if isinstance(policies, dict) else {})
 
     def gone(self, namespace: str, name: str) -> None:
