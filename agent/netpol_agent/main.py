@@ -30,7 +30,7 @@ from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.reporting.agent_report import FolderReporter
 
 if TYPE_CHECKING:
-    from netpol_agent.serving.metrics import Metrics
+    from netpol_agent.serving.metrics import AgentMetrics
     from netpol_agent.threads.background import Background
 
 log = logging.getLogger("agent")
@@ -39,7 +39,7 @@ LOCK_FOLDER = Path("/run/npctl")
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class ListenAddress:
     """Where to serve; an empty host is every address."""
 
     host: str
@@ -47,7 +47,7 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
-class Folders:
+class FolderInputs:
     """The lab's folders, in place of an API server."""
 
     objects: Path
@@ -56,7 +56,7 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class ApiInputs:
     """How to reach the API server: a kubeconfig, or None for the pod's own service account. `pod`: the agent's own pod as
     (namespace, name), so that it can be asked through the API server's proxy."""
 
@@ -64,11 +64,13 @@ class Api:
     pod: tuple[str, str] | None = None
 
 
-def run_agent(options: AgentOptions, inputs: Folders | Api, listen: Listen | None = None) -> None:
+def run_agent(options: AgentOptions, inputs: FolderInputs | ApiInputs, listen: ListenAddress | None = None) -> None:
     """Enforce policies on `options.node` until SIGTERM or SIGINT. Raises AgentError (what, remedy)."""
-    locks, name = (inputs.reports, f".{options.node}.lock") if isinstance(inputs, Folders) else (LOCK_FOLDER, _lock_name(options))
+    locks, name = (
+        (inputs.reports, f".{options.node}.lock") if isinstance(inputs, FolderInputs) else (LOCK_FOLDER, _lock_name(options))
+    )
     with only_one(locks, name, options.node), stop_signals() as stopped, closing(Processes(ahead=STARTED_AHEAD)) as run:
-        if isinstance(inputs, Folders):
+        if isinstance(inputs, FolderInputs):
             _on_folders(options, inputs, listen, stopped, run)
         else:
             _on_api(options, inputs, listen, stopped, run)
@@ -79,7 +81,7 @@ def _lock_name(options: AgentOptions) -> str:
     return f"agent-{options.node}.lock"
 
 
-def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, stopped: int, run: Processes) -> None:
+def _on_folders(options: AgentOptions, folders: FolderInputs, listen: ListenAddress | None, stopped: int, run: Processes) -> None:
     source = FolderSource(options.node, folders.objects, folders.ir)
     reporter = FolderReporter(folders.reports, options.node)
     if listen is None:
@@ -92,7 +94,7 @@ def _on_folders(options: AgentOptions, folders: Folders, listen: Listen | None, 
         agent.run(stopped)
 
 
-def _on_api(options: AgentOptions, api: Api, listen: Listen | None, stopped: int, run: Processes) -> None:
+def _on_api(options: AgentOptions, api: ApiInputs, listen: ListenAddress | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
     from netpol_agent.inputs.api_source import ApiSource
     from netpol_agent.reporting.node_report import AgentPod, NodeReporter
@@ -142,25 +144,25 @@ def background() -> Iterator[Background]:
         work.stop()
 
 
-def _metrics(counters: dict[str, Callable[[], float]]) -> Metrics:
-    from netpol_agent.serving.metrics import Metrics
+def _metrics(counters: dict[str, Callable[[], float]]) -> AgentMetrics:
+    from netpol_agent.serving.metrics import AgentMetrics
 
-    return Metrics(counters)
+    return AgentMetrics(counters)
 
 
-def _serve(work: Background, agent: Agent, node: str, metrics: Metrics, listen: Listen) -> None:
-    from netpol_agent.serving.http import Endpoints, Server
+def _serve(work: Background, agent: Agent, node: str, metrics: AgentMetrics, listen: ListenAddress) -> None:
+    from netpol_agent.serving.http import AgentEndpoints, AgentServer
     from netpol_agent.serving.pod_rules import pod_view
 
     metrics.follow(agent)
     run = Processes()
-    endpoints = Endpoints(
+    endpoints = AgentEndpoints(
         alive_at=lambda: agent.alive_at,
         ready=lambda: _unready(agent),
         metrics=metrics.text,
         view=lambda key: pod_view(agent, node, key, run),
     )
-    server = Server(endpoints)
+    server = AgentServer(endpoints)
     port = work.wait_for(server.start(listen.host, listen.port))
     work.at_end(server.stop)
     log.info("serving on %s:%d", listen.host, port)

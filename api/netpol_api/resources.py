@@ -18,6 +18,7 @@ from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import CompiledPolicy
+from netpol_compiler.policy.slices import slice_name
 
 Json = dict[str, Any]
 
@@ -80,7 +81,7 @@ def address_set_path(name: str, index: int) -> str:
 
 
 def address_set_object_name(name: str, index: int) -> str:
-    return f"{name}.{index}"
+    return slice_name(name, index)
 
 
 def compiled_policies_path(namespace: str) -> str:

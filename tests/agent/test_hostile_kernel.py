@@ -188,11 +188,13 @@ def test_a_port_that_is_none_is_left_to_the_program() -> None:
         member_data("10.0.0.1,tcp:99999")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda n: SETS * n, lambda n: "create npc4-x hash:net\n" + "add npc4-x 10.0.0.1\n" * n])
 def test_reading_sets_costs_what_their_text_is_long(make) -> None:
     assert_linear(make, ipsets.parse_save, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [lambda n: RULES * n, lambda n: "-A FORWARD -j npc-x\n" * n, lambda n: "-A FORWARD " + "-j npc-x " * n, lambda n: '"' * n],
@@ -201,5 +203,6 @@ def test_reading_rules_costs_what_their_text_is_long(make) -> None:
     assert_linear(make, iptables.parse_save, 200)
 
 
+@pytest.mark.slow
 def test_reading_attributes_costs_what_they_are_long() -> None:
     assert_linear(lambda n: attribute(1, b"x") * n, attributes, 500)

@@ -24,8 +24,8 @@ from netpol_agent.errors import AgentError, KernelError
 from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.reporting.agent_report import FolderReporter
-from netpol_agent.serving.http import CONNECTIONS, VIEWS, Endpoints, Server
-from netpol_agent.serving.metrics import Metrics
+from netpol_agent.serving.http import CONNECTION_LIMIT, RULE_REQUEST_LIMIT, AgentEndpoints, AgentServer
+from netpol_agent.serving.metrics import AgentMetrics
 from netpol_agent.serving.pod_rules import pod_view, split_counters
 from netpol_compiler.model.objects import Key, Pod, Policy
 from netpol_compiler.policy import wire
@@ -42,18 +42,18 @@ EGRESS = egress_policy("shop", "out", {"app": "web"})
 # -- the endpoints, without a kernel -------------------------------------------------------------------
 
 
-def endpoints(**overrides: Any) -> Endpoints:
+def endpoints(**overrides: Any) -> AgentEndpoints:
     parts: dict[str, Any] = {
         "alive_at": time.monotonic,
         "ready": lambda: "",
         "metrics": lambda: b"figure 1\n",
         "view": lambda _: None,
     }
-    return Endpoints(**{**parts, **overrides})
+    return AgentEndpoints(**{**parts, **overrides})
 
 
 @contextmanager
-def serving(found: Endpoints) -> Iterator[int]:
+def serving(found: AgentEndpoints) -> Iterator[int]:
     """The port of a server on loopback."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -62,7 +62,7 @@ def serving(found: Endpoints) -> Iterator[int]:
     def run(work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(10)
 
-    server = Server(found)
+    server = AgentServer(found)
     try:
         yield run(server.start("127.0.0.1", 0))
     finally:
@@ -140,7 +140,9 @@ def test_one_reads_at_a_time_and_a_crowd_is_sent_away() -> None:
 
     with serving(endpoints(view=view)) as port:
         answers: list[tuple[int, bytes]] = []
-        askers = [threading.Thread(target=lambda: answers.append(ask(port, "/v1/pods/a/b"))) for _ in range(VIEWS + 1)]
+        askers = [
+            threading.Thread(target=lambda: answers.append(ask(port, "/v1/pods/a/b"))) for _ in range(RULE_REQUEST_LIMIT + 1)
+        ]
         for asker in askers:
             asker.start()
         assert entered.acquire(timeout=10)
@@ -151,7 +153,7 @@ def test_one_reads_at_a_time_and_a_crowd_is_sent_away() -> None:
         leave.set()
         for asker in askers:
             asker.join(10)
-    assert [json.loads(body) for status, body in answers if status == 200] == [{"readers": 1}] * VIEWS
+    assert [json.loads(body) for status, body in answers if status == 200] == [{"readers": 1}] * RULE_REQUEST_LIMIT
 
 
 def ended(connection: socket.socket) -> bool:
@@ -163,7 +165,7 @@ def ended(connection: socket.socket) -> bool:
 
 def test_connections_that_only_stand_there_never_keep_the_kubelet_out() -> None:
     with serving(endpoints()) as port:
-        idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(CONNECTIONS + 5)]
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(CONNECTION_LIMIT + 5)]
         assert ask(port, "/healthz")[0] == 200
         assert all(ended(evicted) for evicted in idle[:5])
         for connection in idle:
@@ -172,7 +174,7 @@ def test_connections_that_only_stand_there_never_keep_the_kubelet_out() -> None:
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy() -> None:
     with serving(endpoints()) as port, pytest.raises(AgentError) as caught, asyncio.Runner() as runner:
-        runner.run(Server(endpoints()).start("127.0.0.1", port))
+        runner.run(AgentServer(endpoints()).start("127.0.0.1", port))
     assert "--http" in caught.value.remedy
 
 
@@ -191,7 +193,7 @@ class Node:
     def __init__(self, root: Path, kind: BackendKind, *values: Pod | Policy) -> None:
         self._objects, self._ir = FolderWriter(root / "objects"), FolderWriter(root / "ir")
         self.put(*values)
-        self.metrics = Metrics({"watch_gaps": lambda: 2})
+        self.metrics = AgentMetrics({"watch_gaps": lambda: 2})
         source = FolderSource("n1", root / "objects", root / "ir")
         self.agent = Agent(AgentOptions("n1", kind), source, FolderReporter(root / "reports", "n1"), Processes(), self.metrics)
         self.metrics.follow(self.agent)

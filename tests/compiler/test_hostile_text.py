@@ -126,6 +126,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_reading_yaml_costs_what_it_is_long(bomb: str) -> None:
     assert_linear(BOMBS[bomb], read_manifests, 800)
@@ -183,6 +184,7 @@ class Libyaml(yaml.CSafeLoader):
         return event
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", [Scanner, Libyaml])
 @pytest.mark.parametrize("kind", NESTS)
 def test_twice_the_nesting_is_at_most_twice_the_work(
@@ -351,6 +353,7 @@ def read_restore(text: str) -> None:
             parse(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -378,4 +381,4 @@ def test_a_judge_of_a_policy_read_from_the_wire_answers() -> None:
     policy = wire.policy_from_wire(with_rule())
     cluster = Cluster()
     assert Judge(compile_cluster(cluster), cluster).judge(conn("10.0.0.1", "10.0.0.2")).allowed
-    assert policy.rules[0].sets is None and Family.V4
+    assert policy.rules[0].peers is None and Family.V4

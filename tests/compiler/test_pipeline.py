@@ -10,7 +10,7 @@ import pytest
 from builders import allow, egress_policy, key, namespace, none_of, one_of, pod, pods, policy, port, selector
 from netpol_compiler.model.objects import Namespace, Pod, Policy, Rule
 from netpol_compiler.model.selectors import EVERYTHING
-from netpol_compiler.policy.ir import IRDelta
+from netpol_compiler.policy.ir import IRDelta, Peers
 from netpol_compiler.policy.pipeline import Pipeline
 from netpol_compiler.policy.translate import translate
 
@@ -150,4 +150,4 @@ def test_missing_and_rejected_peers_and_ports_stay_apart() -> None:
             for ports in (None, ()):
                 written = replace(policy("a", "p", directions=[direction]), rules=(Rule(direction, 3, peers, ports),))
                 (rule,) = translate(written).policy.rules
-                assert (rule.sets, rule.blocks, rule.ports, rule.index) == (peers, peers, ports, 3)
+                assert (rule.peers, rule.ports, rule.index) == (None if peers is None else Peers((), ()), ports, 3)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpol_compiler.policy.slices import SLICE_SIZE, Slices
+from netpol_compiler.policy.slices import SLICE_SIZE, Slices, set_of_slice, slice_name
 
 
 def test_one_member_more_changes_one_slice_and_one_less_that_one():
@@ -49,3 +50,9 @@ def test_the_slices_together_are_the_members_and_only_changed_ones_differ(steps)
         for index, part in enumerate(slices.parts):
             if index not in changed and index < len(before):
                 assert part == before[index]
+
+
+@pytest.mark.parametrize("name", ["a-web-0123456789abcdef", "e-x.y-z", ""])
+def test_a_slices_name_says_which_set_it_belongs_to(name: str) -> None:
+    assert {set_of_slice(slice_name(name, index)) for index in (0, 1, 12)} == {name}
+    assert set_of_slice("no-slice") == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key, Labels, Pod
 from netpol_compiler.model.selectors import EVERYTHING, Operator, Requirement, make_selector
-from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule
+from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule, Peers
 from netpol_compiler.policy.span import Spans
 
 SELECTORS = (EVERYTHING, make_selector([Requirement("app", Operator.IN, ("web",))]))
@@ -22,7 +22,7 @@ def pod(name: str, node: str = "a", app: str = "web", namespace: str = "shop", *
 
 
 def policy(name: str, selector: int, *sets: str, namespace: str = "shop") -> CompiledPolicy:
-    rules = (CompiledRule(Direction.INGRESS, 0, sets, (), None),)
+    rules = (CompiledRule(Direction.INGRESS, 0, Peers(sets), None),)
     return CompiledPolicy(Key(namespace, name), name, SELECTORS[selector], frozenset({Direction.INGRESS}), rules)
 
 

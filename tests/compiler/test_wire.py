@@ -12,7 +12,7 @@ from netpol_compiler.model.kinds import Direction, Protocol
 from netpol_compiler.model.objects import IPBlock, NamedPort, Rejected
 from netpol_compiler.model.selectors import EVERYTHING, make_selector
 from netpol_compiler.policy import wire
-from netpol_compiler.policy.ir import AddressSet, Endpoint, SetSpec
+from netpol_compiler.policy.ir import AddressSet, Endpoint, Peers, SetSpec
 from netpol_compiler.policy.translate import translate
 
 POLICY = translate(
@@ -25,13 +25,14 @@ POLICY = translate(
     )
 ).policy
 RULE = POLICY.rules_of(Direction.INGRESS)[0]
+PEERS = RULE.peers or Peers()
 CHANGED_RULES: list[dict[str, Any]] = [
     {"direction": Direction.EGRESS},
     {"index": 1},
-    {"sets": ()},
-    {"blocks": ()},
-    {"sets": None, "blocks": None},
-    {"blocks": (IPBlock(network("10.0.0.0/8")),)},
+    {"peers": replace(PEERS, sets=())},
+    {"peers": replace(PEERS, blocks=())},
+    {"peers": None},
+    {"peers": replace(PEERS, blocks=(IPBlock(network("10.0.0.0/8")),))},
     {"ports": ()},
     {"ports": None},
     {"named_ports": ()},
@@ -57,7 +58,28 @@ def test_a_digest_covers_everything_of_a_policy(change: dict[str, Any]) -> None:
 def test_what_is_read_is_what_was_written() -> None:
     back = wire.policy_from_wire(wire.from_bytes(wire.to_bytes(wire.policy_to_wire(POLICY))))
     assert (back, back.digest) == (POLICY, POLICY.digest)
-    assert {rule.ports for rule in back.rules} >= {None, ()} and None in {rule.sets for rule in back.rules}
+    assert {rule.ports for rule in back.rules} >= {None, ()} and None in {rule.peers for rule in back.rules}
+
+
+def test_the_bytes_of_a_policy_are_those_that_agents_of_other_versions_read() -> None:
+    """Changed on purpose only, with another schema."""
+    assert wire.to_bytes(wire.policy_to_wire(POLICY)).decode() == (
+        '{"digest":"a9e8296f0f674a62199c2d5dc88fb9df","directions":["egress","ingress"],"name":"p","namespace":"shop",'
+        '"podSelector":[{"key":"app","operator":"In","values":["web"]}],"rejected":[],"rules":['
+        '{"blocks":null,"direction":"egress","endpoints":[],"index":0,"namedPorts":[],"ports":null,"sets":null},'
+        '{"blocks":[],"direction":"egress","endpoints":["e-db-gkffn7bilsgbzeeb"],"index":1,"namedPorts":[],"ports":[],"sets":[]},'
+        '{"blocks":[{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}],"direction":"ingress","endpoints":[],"index":0,'
+        '"namedPorts":[{"name":"http","protocol":"TCP"}],"ports":[{"first":80,"last":90,"protocol":"TCP"}],'
+        '"sets":["a-db-a0z3vhirdbunztai"]}],"schema":1,"uid":"uid-shop-p"}'
+    )
+
+
+@pytest.mark.parametrize(("sets", "blocks"), [(None, []), ([], None)])
+def test_a_rule_with_sets_and_without_blocks_is_refused_and_the_other_way_round(sets: Any, blocks: Any) -> None:
+    document = wire.policy_to_wire(POLICY)
+    document["rules"][0] |= {"sets": sets, "blocks": blocks}
+    with pytest.raises(wire.WireError, match="null together"):
+        wire.policy_from_wire(document)
 
 
 def test_a_digest_does_not_depend_on_the_digest() -> None:

@@ -211,6 +211,7 @@ def test_what_is_no_version_is_the_version_0(text: Any) -> None:
     assert span_of({f"span.npctl.dev/b{text}": ""}) <= {5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

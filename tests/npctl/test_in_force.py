@@ -71,10 +71,10 @@ def test_a_node_without_the_digest_lags_and_says_what_is_wrong_there(report: Rep
 
 RAISED = """
 import sys
-from netpol_compiler import wire
-from netpol_kube import resources
+from netpol_compiler.policy import wire
+from netpol_api import resources
 wire.SCHEMA, resources.NODE_REPORT_SCHEMA = map(int, sys.argv[1:])
-from npctl.inforce import report_of
+from netpol_api.in_force import report_of
 status = {"schema": 1, "inSync": True, "policies": {"a/p": "d1"}}
 print("report:", report_of({"metadata": {"name": "n1"}, "status": status}).trouble or "read")
 try:

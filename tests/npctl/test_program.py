@@ -88,6 +88,7 @@ def _on_a_terminal(*words: str, **env: str) -> str:
     return text.decode()
 
 
+@pytest.mark.slow
 def test_colours_on_a_terminal_unless_they_are_refused(environment: tuple[str, ...]) -> None:
     assert "\x1b[" in _on_a_terminal("matrix", *environment, NO_COLOR="")
     assert "\x1b" not in _on_a_terminal("matrix", *environment, NO_COLOR="1")

@@ -131,7 +131,7 @@ def test_point_15_a_policy_with_a_part_that_is_not_understood_is_published_close
     world.step()
     policy = wire.policy_from_wire(wire.from_bytes((world.ir / "compiledpolicies/a/p.json").read_bytes()))
     assert policy.directions and policy.rejected
-    assert not any(rule.sets is None or rule.sets or rule.blocks for rule in policy.rules)
+    assert not any(rule.peers is None or rule.peers.sets or rule.peers.blocks for rule in policy.rules)
 
 
 def test_one_pods_change_rewrites_one_slice(world: World) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from netpol_compiler.objects import Key
+from netpol_api.resources import NODE_REPORT_SCHEMA
+from netpol_compiler.model.objects import Key
 from netpol_kube.client import Json
-from netpol_kube.resources import NODE_REPORT_SCHEMA
-from netpol_operator.status import ReportSink
+from netpol_operator.publishing.status import ReportSink
 
 
 def report(schema: object) -> Json:

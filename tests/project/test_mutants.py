@@ -148,6 +148,7 @@ def test_a_score_is_never_rounded_up() -> None:
     assert score([Result(MUTANT, "t")] * 299 + [Result(MUTANT)]) == "300 mutants, 299 noticed: 99 %."
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # eleven processes of pytest
 def test_a_run_finds_out_what_is_noticed_and_leaves_the_sources_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     harmless = {**ENTRY, "id": "harmless", "new": "b + a"}
@@ -169,6 +170,7 @@ def test_a_run_finds_out_what_is_noticed_and_leaves_the_sources_alone(tmp_path: 
     assert "SURVIVED" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_exit_code_and_the_record_say_whether_all_were_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     top = toy(tmp_path, ENTRY, {**ENTRY, "id": "harmless", "new": "b + a"})
@@ -181,6 +183,7 @@ def test_the_exit_code_and_the_record_say_whether_all_were_noticed(tmp_path: Pat
     assert "no mutant unknown" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_mutants_while_a_test_fails_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     top = toy(tmp_path, ENTRY, test="assert add(2, 3) == 6")
     assert mutate.main(["--jobs", "1"], top) == 1

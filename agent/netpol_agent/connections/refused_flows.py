@@ -22,11 +22,15 @@ class NodeJudge:
 
     def __init__(self, compiler: NodeCompiler) -> None:
         self._sets = compiler.address_sets
+        """In force, by name."""
         self._holders = holders(compiler.pods.values())
+        """The local pod of each address."""
         self._by_namespace: dict[str, list[CompiledPolicy]] = {}
+        """The policies in force."""
         for policy in compiler.policies.values():
             self._by_namespace.setdefault(policy.key.namespace, []).append(policy)
         self._isolating: dict[tuple[Pod, Direction], tuple[CompiledPolicy, ...]] = {}
+        """The policies that isolate a pod, as far as they were asked for."""
 
     @property
     def isolated(self) -> frozenset[Address]:

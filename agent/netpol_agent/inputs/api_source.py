@@ -254,4 +254,6 @@ class _Sink:
 
     def __init__(self, put: Callable[[Json], None], gone: Callable[[str, str], None]) -> None:
         self.put = put
+        """An object is new or has changed."""
         self.gone = gone
+        """An object was deleted, or does not match the watch any more."""

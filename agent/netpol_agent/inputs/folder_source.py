@@ -18,6 +18,7 @@ from netpol_agent.inputs.source import Delta
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet, CompiledPolicy
+from netpol_compiler.policy.slices import set_of_slice
 from netpol_compiler.reading.objects import parse_pod
 from netpol_store.folder import Changes, FolderReader, FolderWatch, read_revision
 
@@ -189,4 +190,5 @@ def _key(relative: str) -> Key:
 
 
 def _set_name(relative: str) -> str:
-    return relative.removeprefix(f"{SETS}/").rsplit(".", 2)[0]
+    name = relative.removeprefix(f"{SETS}/").removesuffix(".json")
+    return set_of_slice(name) or name

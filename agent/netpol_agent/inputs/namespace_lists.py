@@ -49,7 +49,7 @@ class ListEvent(Enum):
     UNLABELLED = "an answer in which a policy lacks our label, or such a policy from elsewhere"
     FAILED = "no answer"
     DELETED = "a policy was deleted, or may have been"
-    MISSED = "a policy that was cached may have been deleted, of which no event told"
+    MISSED = "a policy that was cached may have been deleted, and no event said so"
 
 
 _NEXT = {
@@ -140,7 +140,7 @@ class NamespaceLists:
             self._all[name].on(ListEvent.FAILED, now + delay)
 
     def policy_deleted(self, name: str, now: float, missed: bool = False) -> None:
-        """A policy was deleted, or may have been. `missed`: one that is cached, and no event told of it."""
+        """A policy was deleted, or may have been. `missed`: one that is cached, and no event said so."""
         if name in self._all:
             self._all[name].on(ListEvent.MISSED if missed else ListEvent.DELETED, now)
 

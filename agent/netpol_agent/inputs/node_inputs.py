@@ -155,10 +155,10 @@ class NodeInputs:
         for key in sorted(self._take_unsettled(fresh, now)):
             self._settle_policy(key, fresh, now)
         self._isolate_unlisted(now)
-        held = {k for k in self._pods.changed if (k not in fresh and self._keeps_labels(k)) or self._kept_back(k)}
-        for key in self._pods.changed - held:
+        kept = {k for k in self._pods.changed if (k not in fresh and self._keeps_labels(k)) or self._kept_back(k)}
+        for key in self._pods.changed - kept:
             self._pods.hand_over(key)
-        self._pods.changed = held
+        self._pods.changed = kept
         self._changed_policies |= self.sets.settle(now, self.phase is not Phase.LISTING, self._handover.waits)
         self._start(now)
         self._mailbox.deliver(SourceStatus(self.complete, self.problems.visible(now), self._revisions))

@@ -53,9 +53,9 @@ class PolicyCache:
         """Whether a new policy that is not understood isolates whom it selects; not while an agent starts, and the kernel has
         what an earlier one wrote."""
         self._problems = problems
-        """Told what is not understood."""
+        """Where what is not understood is reported."""
         self._versions: dict[Key, int] = {}
-        """The newest resourceVersion of each policy of which the API has told."""
+        """The newest resourceVersion of each policy that was seen."""
         self._spec_versions: dict[Key, SpecVersion | None] = {}
         """Which state of its spec that is."""
         self._closed: dict[str, dict[str, bytes]] = {}
@@ -110,7 +110,7 @@ class PolicyCache:
     # -- what is asked ---------------------------------------------------------------------------------
 
     def versions(self, namespace: str) -> dict[Key, int]:
-        """All policies of a namespace of which the API has told, with their resourceVersions."""
+        """All policies of a namespace that were seen, with their resourceVersions."""
         closed = (Key(namespace, name) for name in self._closed.get(namespace, ()))
         unreadable = (key for key in self._unreadable if key.namespace == namespace)
         keys = {*closed, *self._open.get(namespace, ()), *unreadable}

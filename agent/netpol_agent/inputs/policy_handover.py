@@ -64,7 +64,7 @@ class PolicyHandover:
         self._mailbox = mailbox
         """Where policies are handed over."""
         self._problems = problems
-        """Told which policies wait, or are in force without a set."""
+        """Where it is reported which policies wait, or are in force without a set."""
 
     # -- what happens ----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from netpol_agent.inputs.input_problems import InputProblems
 from netpol_api.resources import SET_LABEL, document_of, version_number
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet
+from netpol_compiler.policy.slices import set_of_slice
 
 Json = Mapping[str, Any]
 
@@ -66,7 +67,7 @@ class SetCache:
         self._owners: dict[str, str] = {}
         """The set of each object."""
         self._problems = problems
-        """Told what is not understood, by `set NAME` and `addressset OBJECT`."""
+        """Where what is not understood is reported, by `set NAME` and `addressset OBJECT`."""
 
     # -- what comes in ---------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class SetCache:
         """One slice as the API has it. Returns the set's name."""
         metadata = data["metadata"]
         object_name = str(metadata["name"])
-        name = str((metadata.get("labels") or {}).get(SET_LABEL) or object_name.rpartition(".")[0])
+        name = str((metadata.get("labels") or {}).get(SET_LABEL) or set_of_slice(object_name))
         cached = self._sets.setdefault(name, _CachedSet())
         old, version = cached.slices.get(object_name), version_number(metadata.get("resourceVersion"))
         if old is not None:

@@ -74,7 +74,7 @@ def sizes(ruleset: Ruleset) -> dict[str, Any]:
 
 
 class Reporter(Protocol):
-    """Whom an agent tells how it stands. Called after every step, so it must be quick when nothing changed."""
+    """Where an agent reports how it stands. Called after every step, so it must be quick when nothing changed."""
 
     def write(self, report: AgentReport) -> bool:
         """Returns whether anything is new."""
@@ -86,7 +86,9 @@ class FolderReporter:
 
     def __init__(self, folder: Path, node: str) -> None:
         self._writer = FolderWriter(folder)
+        """Writes what changed."""
         self._name = f"{node}.json"
+        """The node's file."""
 
     def write(self, report: AgentReport) -> bool:
         """Returns whether the file changed."""

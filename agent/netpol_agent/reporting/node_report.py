@@ -1,7 +1,7 @@
 """A node's report as a NodeReport of the API: what `npctl wait`, `npctl status` and the operator read.
 
 In: the agent's reports, one after each step. Out: the object, owned by its Node, so that it goes when the Node goes. Written at
-once when something changed that somebody may wait for, else every HEARTBEAT seconds, and never more often than a reader can
+once when something changed that somebody may wait for, else every HEARTBEAT_SECONDS, and never more often than a reader can
 use. One write is on its way at a time; the newest report is the one that is written; enforcement never waits for any of it.
 """
 
@@ -25,12 +25,13 @@ log = logging.getLogger("agent")
 
 Json = dict[str, Any]
 
-HEARTBEAT = 60.0
-SPACING = 0.1
-"""Seconds between two writes at least."""
-PATIENCE = 10.0
-"""Seconds until an agent that has just started, and whose inputs do not become complete, reports that."""
+HEARTBEAT_SECONDS = 60.0
+"""Between two writes at most."""
+LEAST_WRITE_INTERVAL_SECONDS = 0.1
+INCOMPLETE_GRACE_SECONDS = 10.0
+"""Until an agent that has just started, and whose inputs do not become complete, reports that."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
+"""Between two tries to write; doubled each time."""
 MOST = 30
 """Failures and problems in one report at most; `failureCount` counts them all."""
 LONGEST = 1000
@@ -51,15 +52,25 @@ class NodeReporter:
 
     def __init__(self, node: str, client: ApiClient, loop: asyncio.AbstractEventLoop, pod: AgentPod | None = None) -> None:
         self.errors = 0
+        """Writes that failed."""
         self.problem = ""
+        """Why the last write failed; empty if it did not."""
         self._node = node
+        """The node's name, which is the report's."""
         self._client = client
+        """Writes."""
         self._loop = loop
+        """The background's."""
         self._pod = pod
+        """Where the agent can be asked; None: nowhere."""
         self._version = own_version()
+        """Of the agent."""
         self._latest: AgentReport | None = None
+        """The newest report, which is the one to write."""
         self._due = asyncio.Event()
+        """Set when the newest report is to be written at once."""
         self._owned = False
+        """Whether this agent has written a report, and its owner."""
 
     # -- the agent's thread ----------------------------------------------------------------------------
 
@@ -82,7 +93,7 @@ class NodeReporter:
         while True:
             # After a while without news: the report says that the agent lives.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), HEARTBEAT if self._owned else PATIENCE)
+                await asyncio.wait_for(self._due.wait(), HEARTBEAT_SECONDS if self._owned else INCOMPLETE_GRACE_SECONDS)
             if self._latest is None:
                 continue
             self._due.clear()
@@ -95,7 +106,7 @@ class NodeReporter:
             else:
                 self.problem = ""
                 backoff.reset()
-                await asyncio.sleep(SPACING)
+                await asyncio.sleep(LEAST_WRITE_INTERVAL_SECONDS)
 
     def _failed(self, words: str) -> None:
         self.errors += 1

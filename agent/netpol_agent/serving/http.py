@@ -27,74 +27,83 @@ log = logging.getLogger("agent")
 
 STUCK_SECONDS = 30.0
 """The loop looks at the kernel each second, and a program that it starts may take some; more than this is no progress."""
-CONNECTIONS = 64
-VIEWS = 8
-"""Questions for a pod's rules that may wait for their turn."""
+CONNECTION_LIMIT = 64
+RULE_REQUEST_LIMIT = 8
+"""Requests for a pod's rules that may wait for their turn."""
 
 View = Callable[[Key], dict[str, Any] | None]
 
 
-class Endpoints:
+class AgentEndpoints:
     """The answers, without a server. `alive_at`: when the agent's loop last went round (time.monotonic); `ready`: why the
     node's rules are not in force, empty when they are; `view`: raises KernelError or TimeoutError."""
 
     def __init__(self, alive_at: Callable[[], float], ready: Callable[[], str], metrics: Callable[[], bytes], view: View) -> None:
         self._alive_at = alive_at
+        """When the agent's loop last went round."""
         self._ready = ready
+        """Why the node's rules are not in force; empty when they are."""
         self._metrics = metrics
+        """The metrics in Prometheus' text format."""
         self._view = view
+        """What the kernel holds for a pod."""
         self._turn = asyncio.Lock()
-        self._asking = 0
+        """Held while one pod's rules are read."""
+        self._waiting = 0
+        """Requests for a pod's rules that are not answered yet."""
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         known = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._figures}
         pod = _pod_of(request.path)
         if request.path not in known and pod is None:
-            return _said(404, "no such path: there are /healthz, /readyz, /metrics and /v1/pods/NAMESPACE/NAME")
+            return _answer(404, "no such path: there are /healthz, /readyz, /metrics and /v1/pods/NAMESPACE/NAME")
         if request.method not in ("GET", "HEAD"):
-            return _said(405, "this only answers GET and HEAD", {"Allow": "GET, HEAD"})
+            return _answer(405, "this only answers GET and HEAD", {"Allow": "GET, HEAD"})
         return known[request.path]() if pod is None else await self._rules(pod)
 
     def _healthz(self) -> web.Response:
         silent = time.monotonic() - self._alive_at()
         if silent > STUCK_SECONDS:
-            return _said(503, f"the agent's loop made no progress for {silent:.0f} s")
+            return _answer(503, f"the agent's loop made no progress for {silent:.0f} s")
         return web.Response(text="ok\n")
 
     def _readyz(self) -> web.Response:
         reason = self._ready()
-        return _said(503, reason) if reason else web.Response(text="ok\n")
+        return _answer(503, reason) if reason else web.Response(text="ok\n")
 
     def _figures(self) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _rules(self, pod: Key) -> web.Response:
-        if self._asking >= VIEWS:
-            return _said(503, "too many ask for rules at the same time; ask again", {"Retry-After": "1"})
-        self._asking += 1
+        if self._waiting >= RULE_REQUEST_LIMIT:
+            return _answer(503, "too many ask for rules at the same time; ask again", {"Retry-After": "1"})
+        self._waiting += 1
         try:
             async with self._turn:
                 answer = await asyncio.to_thread(self._view, pod)
         except KernelError as error:
-            return _said(503, str(error))
+            return _answer(503, str(error))
         except TimeoutError:
-            return _said(503, "the agent is busy writing to the kernel; ask again", {"Retry-After": "5"})
+            return _answer(503, "the agent is busy writing to the kernel; ask again", {"Retry-After": "5"})
         finally:
-            self._asking -= 1
-        return _said(404, f"pod {pod} is not on this node") if answer is None else web.json_response(answer)
+            self._waiting -= 1
+        return _answer(404, f"pod {pod} is not on this node") if answer is None else web.json_response(answer)
 
 
-class Server:
-    """`Endpoints` on a port."""
+class AgentServer:
+    """`AgentEndpoints` on a port."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self, endpoints: AgentEndpoints) -> None:
         self._endpoints = endpoints
+        """What answers."""
         self._server: web.Server | None = None
+        """Speaks HTTP, from `start` on."""
         self._listener: asyncio.Server | None = None
+        """Accepts connections, from `start` on."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen; an empty host is every address. Returns the port. Raises AgentError."""
-        self._server = _Bounded(self._endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
+        self._server = _BoundedServer(self._endpoints, access_log=None, keepalive_timeout=15, tcp_keepalive=False)
         try:
             self._listener = await asyncio.get_running_loop().create_server(self._server, host or None, port)
         except OSError as error:
@@ -108,13 +117,13 @@ class Server:
             await self._server.shutdown(1.0)
 
 
-class _Bounded(web.Server):
+class _BoundedServer(web.Server):
     """aiohttp's server, which ends its oldest connections when there are too many."""
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         connections = self.connections
-        for oldest in connections[: max(0, len(connections) - CONNECTIONS)]:
+        for oldest in connections[: max(0, len(connections) - CONNECTION_LIMIT)]:
             oldest.force_close()
 
 
@@ -125,7 +134,7 @@ def _pod_of(path: str) -> Key | None:
     return None
 
 
-def _said(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status, text=json.dumps({"message": message}) + "\n", content_type="application/json", headers=headers
     )

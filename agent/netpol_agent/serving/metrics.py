@@ -21,23 +21,27 @@ PREFIX = "npctl_agent"
 Figures = dict[str, Callable[[], float]]
 
 
-class Metrics:
-    """An `Observer` of syncs. `counters`: what the API's side counts, by name; made by `start`, which knows what there is."""
+class AgentMetrics:
+    """A `SyncObserver`. `counters`: what the API's side counts, by name; made by `start`, which knows what there is."""
 
     def __init__(self, counters: Figures) -> None:
         self._registry = CollectorRegistry()
+        """Of all metrics below."""
         self._seconds = Histogram(
             f"{PREFIX}_sync_seconds",
             "From the compiled change to the kernel holding it.",
             buckets=BUCKETS,
             registry=self._registry,
         )
+        """How long writes to the kernel took."""
         self._counters = counters
+        """What the API's side counts, by name."""
         self._sync_failures = 0
+        """Syncs after which something was not as it should be."""
         ProcessCollector(registry=self._registry)
 
     def follow(self, agent: Agent) -> None:
-        self._registry.register(_Standing(agent, self._counters, lambda: self._sync_failures))
+        self._registry.register(_ReportCollector(agent, self._counters, lambda: self._sync_failures))
 
     def synced(self, seconds: float, result: SyncResult) -> None:
         self._seconds.observe(seconds)
@@ -47,13 +51,16 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Standing(Collector):
+class _ReportCollector(Collector):
     """How the agent stands at the moment of asking, from its last report."""
 
     def __init__(self, agent: Agent, counters: Figures, sync_failures: Callable[[], float]) -> None:
         self._agent = agent
+        """Has the last report."""
         self._counters = counters
+        """What the API's side counts, by name."""
         self._sync_failures = sync_failures
+        """Counts syncs with failures."""
 
     def describe(self) -> Iterator[Metric]:
         return iter(())

@@ -6,7 +6,7 @@ understood is a `Rejected` value that says where and why, never an exception and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,6 +41,9 @@ class Labels(Mapping[str, str]):
 
     def get(self, key, default=None):  # type: ignore[no-untyped-def]  # hot path: Mapping.get goes through an exception
         return self._items.get(key, default)
+
+    def items(self) -> ItemsView[str, str]:
+        return self._items.items()  # hot path, for the same reason
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
@@ -127,12 +130,17 @@ class Pod:
     created: str = ""
 
     @property
-    def is_endpoint(self) -> bool:
-        """Whether policies can select this pod or admit it as a peer (SEMANTICS 8).
+    def is_live(self) -> bool:
+        """Whether policies are about this pod, or will be as soon as it has an address.
 
-        A pod of the host's network is its node's address; one that is over or has no address is nobody.
+        A pod of the host's network is its node's address; one that has completed is nobody.
         """
-        return not self.host_network and self.phase not in ("Succeeded", "Failed") and bool(self.addresses)
+        return not self.host_network and self.phase not in ("Succeeded", "Failed")
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether policies can select this pod or admit it as a peer (SEMANTICS 8): it is live and has an address."""
+        return self.is_live and bool(self.addresses)
 
     def named_port(self, name: str, protocol: Protocol) -> tuple[int, ...]:
         """The numbers that `name` means on this pod for `protocol`; empty when it has none (SEMANTICS 7)."""

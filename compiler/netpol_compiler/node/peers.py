@@ -15,7 +15,7 @@ from netpol_compiler.model.addresses import Address, Network, halves, subtract
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import IPBlock
 from netpol_compiler.policy.ir import CompiledRule, Endpoint
-from netpol_compiler.policy.names import set_name
+from netpol_compiler.policy.names import parse_set_name, set_name
 from netpol_compiler.ruleset.values import IPSet
 
 
@@ -45,12 +45,12 @@ Atom = SetAtom | BlockAtom | AnyAtom
 
 def rule_atoms(rule: CompiledRule, family: Family) -> frozenset[Atom]:
     """The peers of `rule` in `family`; just ANY when that covers all, empty when nobody is allowed."""
-    if rule.sets is None or rule.blocks is None:
+    if rule.peers is None:
         return frozenset({ANY})
-    blocks = [b for b in rule.blocks if b.cidr.family is family]
+    blocks = [b for b in rule.peers.blocks if b.cidr.family is family]
     if any(b.cidr.prefix == 0 and not b.exceptions for b in blocks):
         return frozenset({ANY})
-    return frozenset({*(SetAtom(n) for n in rule.sets), *(BlockAtom(b) for b in blocks)})
+    return frozenset({*(SetAtom(n) for n in rule.peers.sets), *(BlockAtom(b) for b in blocks)})
 
 
 def member_text(network: Network) -> str:
@@ -89,7 +89,7 @@ def block_set(block: IPBlock) -> IPSet:
 @lru_cache(maxsize=16384)
 def kernel_set_name(ir_name: str, ip_port: bool, family: Family) -> str:
     """The kernel's name for one family of an IR set."""
-    return set_name(family, ip_port, ir_name[2:].rpartition("-")[0], ["ir", ir_name])
+    return set_name(family, ip_port, parse_set_name(ir_name).stem, ["ir", ir_name])
 
 
 def set_texts(members: Iterable[Address | Endpoint], family: Family) -> frozenset[str]:

@@ -6,66 +6,45 @@ directions and its named ports leaves the bundles as they are, and only the bodi
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key, NamedPort, Pod
-from netpol_compiler.model.selectors import Selector
 from netpol_compiler.policy.ir import CompiledPolicy
+from netpol_compiler.policy.label_index import GroupSelector, LabelIndex
 
 _Shape = tuple[frozenset[Direction], frozenset[tuple[Direction, NamedPort]]]
 
 
 class Selection:
+    """See the module's docstring."""
+
     def __init__(self) -> None:
-        self._pods: dict[str, dict[Key, Pod]] = defaultdict(dict)
-        self._selectors: dict[str, dict[Key, Selector]] = defaultdict(dict)
+        # Which policies select which pods.
+        self._labels: LabelIndex[Key, Key] = LabelIndex()
+        # What of each policy enters its pods' bundles, beside its name.
         self._shapes: dict[Key, _Shape] = {}
-        self._chosen: dict[Key, set[Key]] = {}
 
     def of(self, pod: Key) -> frozenset[Key]:
         """The policies that select `pod`."""
-        return frozenset(self._chosen.get(pod, ()))
+        return self._labels.groups_of(pod)
 
     def set_pod(self, pod: Pod) -> None:
-        old = self._pods[pod.key.namespace].get(pod.key)
-        self._pods[pod.key.namespace][pod.key] = pod
-        if old is None or old.labels != pod.labels:
-            selectors = self._selectors[pod.key.namespace]
-            self._chosen[pod.key] = {key for key, selector in selectors.items() if selector.matches(pod.labels)}
+        self._labels.set_entity(pod.key, pod.key.namespace, pod.labels)
 
     def remove_pod(self, key: Key) -> None:
-        self._pods[key.namespace].pop(key, None)
-        self._chosen.pop(key, None)
+        self._labels.remove_entity(key)
 
-    def set_policy(self, policy: CompiledPolicy) -> set[Key]:
+    def set_policy(self, policy: CompiledPolicy) -> frozenset[Key]:
         """A policy, or its new version. Returns the pods to bundle again."""
-        self._selectors[policy.key.namespace][policy.key] = policy.pod_selector
-        shape = _shape(policy)
-        same_shape = self._shapes.get(policy.key) == shape
+        change = self._labels.set_group(policy.key, GroupSelector(policy.key.namespace, None, policy.pod_selector))
+        old, shape = self._shapes.get(policy.key), _shape(policy)
         self._shapes[policy.key] = shape
-        changed = set()
-        for pod in self._pods[policy.key.namespace].values():
-            chosen = self._chosen[pod.key]
-            was, now = policy.key in chosen, policy.pod_selector.matches(pod.labels)
-            if now:
-                chosen.add(policy.key)
-            else:
-                chosen.discard(policy.key)
-            if was != now or (now and not same_shape):
-                changed.add(pod.key)
-        return changed
+        again = self._labels.entities_of(policy.key) if old not in (None, shape) else frozenset()
+        return change.gained | change.lost | again
 
-    def remove_policy(self, key: Key) -> set[Key]:
+    def remove_policy(self, key: Key) -> frozenset[Key]:
         """Forget a policy. Returns the pods to bundle again."""
-        self._selectors[key.namespace].pop(key, None)
         self._shapes.pop(key, None)
-        changed = set()
-        for pod in self._pods[key.namespace]:
-            if key in self._chosen[pod]:
-                self._chosen[pod].discard(key)
-                changed.add(pod)
-        return changed
+        return self._labels.remove_group(key).lost
 
 
 def _shape(policy: CompiledPolicy) -> _Shape:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.node.peers import Atom, SetAtom, kernel_set_name, set_texts, union_texts
 from netpol_compiler.node.policy_chains import LoweredBody
-from netpol_compiler.policy.ir import AddressSet
+from netpol_compiler.policy.ir import AddressSet, SetKind
+from netpol_compiler.policy.names import parse_set_name
 from netpol_compiler.ruleset.values import IPSet
 
 
@@ -35,7 +36,7 @@ def _type(ip_port: bool) -> str:
 
 
 def _atom(ir_name: str) -> SetAtom:
-    return SetAtom(ir_name, ir_name.startswith("e-"))
+    return SetAtom(ir_name, parse_set_name(ir_name).kind is SetKind.ENDPOINT)
 
 
 class KernelSets:

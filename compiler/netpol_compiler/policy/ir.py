@@ -81,11 +81,19 @@ class AddressSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Peers:
+    """Whom a rule admits: names of ADDRESS sets, and address blocks. Both empty: nobody."""
+
+    sets: tuple[str, ...] = ()
+    blocks: tuple[IPBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledRule:
     """One rule. A connection matches when one of these holds:
 
-    - the peer is in one of `sets` (names of ADDRESS sets) or `blocks` (both None: any peer), and the port in one of `ports`
-      (None: any port and protocol) or, ingress only, has one of `named_ports` on the selected pod;
+    - the peer is one of `peers` (None: any peer), and the port in one of `ports` (None: any port and protocol) or, ingress only,
+      has one of `named_ports` on the selected pod;
     - egress only: (peer, protocol, port) is in one of `endpoints` (names of ENDPOINT sets).
 
     `index` is the rule's place in spec.ingress or spec.egress (0-based): its provenance together with the policy.
@@ -93,11 +101,15 @@ class CompiledRule:
 
     direction: Direction
     index: int
-    sets: tuple[str, ...] | None
-    blocks: tuple[IPBlock, ...] | None
+    peers: Peers | None
     ports: tuple[PortRange, ...] | None
     named_ports: tuple[NamedPort, ...] = ()
     endpoints: tuple[str, ...] = ()
+
+    @property
+    def set_names(self) -> tuple[str, ...]:
+        """Every set that the rule names."""
+        return (*(self.peers.sets if self.peers else ()), *self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,7 @@ class CompiledPolicy:
     @property
     def set_names(self) -> frozenset[str]:
         """Every set that the policy needs before it may be programmed."""
-        return frozenset(n for r in self.rules for n in (*(r.sets or ()), *r.endpoints))
+        return frozenset(name for rule in self.rules for name in rule.set_names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.selectors import Operator, Selector
-from netpol_compiler.policy.ir import SetSpec
+from netpol_compiler.policy.ir import SetKind, SetSpec
 
 SCHEMA = 1
 """Version of the meaning of our sets; part of each set's name, because the kernel cannot change a set's type."""
@@ -65,12 +66,31 @@ def set_name(family: Family, ip_port: bool, stem: str, parts: Sequence[object]) 
     return f"{head}{_stem(stem, SET_LENGTH - len(head) - _KERNEL_HASH - 1)}-{kernel_hash([*parts])}"
 
 
+class SetName(NamedTuple):
+    """The name of an IR set in its parts: `a-<stem>-<hash>` for addresses, `e-...` for endpoints. The stem is for people."""
+
+    kind: SetKind
+    stem: str
+    hash: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind.value[0]}-{self.stem}-{self.hash}"
+
+
+def parse_set_name(text: str) -> SetName:
+    """The parts of an IR set's name. A text that names no set of ours has an empty stem, and is taken for addresses."""
+    head, _, rest = text.partition("-")
+    stem, _, digest = rest.rpartition("-")
+    return SetName(SetKind.ENDPOINT if head == SetKind.ENDPOINT.value[0] else SetKind.ADDRESS, stem, digest)
+
+
 def address_set_name(spec: SetSpec) -> str:
-    """The IR name of a spec: `a-<stem>-<hash>` for addresses, `e-...` for endpoints."""
+    """The IR name of a spec; see `SetName`."""
     namespaces = None if spec.namespace_selector is None else spec.namespace_selector.canonical
     port = None if spec.named_port is None else [spec.named_port.protocol.value, spec.named_port.name]
     parts = [spec.kind.value, spec.namespace, namespaces, spec.pod_selector.canonical, port]
-    return f"{spec.kind.value[0]}-{_stem(_spec_stem(spec), 20)}-{api_hash(parts)}"
+    return SetName(spec.kind, _stem(_spec_stem(spec), 20), api_hash(parts)).text
 
 
 def _spec_stem(spec: SetSpec) -> str:

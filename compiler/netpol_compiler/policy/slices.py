@@ -14,6 +14,16 @@ SLICE_SIZE = 1000
 M = TypeVar("M")
 
 
+def slice_name(set_name: str, index: int) -> str:
+    """The name of one slice of a set, for objects and files."""
+    return f"{set_name}.{index}"
+
+
+def set_of_slice(name: str) -> str:
+    """The set that a slice of this name belongs to; empty when it is no slice's name."""
+    return name.rpartition(".")[0]
+
+
 class Slices(Generic[M]):
     """The slices of one set; at least one, which may be empty."""
 

@@ -1,7 +1,7 @@
 """Which nodes need which policy and set, kept up to date one change at a time: the span.
 
-    set_/remove_ pod ------> groups (namespace, labels) --match--> policies --> pods and nodes of each policy
-    set_/remove_ policy --> selector, sets -----------------------------------> nodes of each set
+    set_/remove_ pod ----+--> LabelIndex (pod <-> policy) --> pods and nodes of each policy
+    set_/remove_ policy -+--> sets of each policy ----------> nodes of each set
 
 A node needs a set when it runs a pod that a policy selects which names it. It is told of every policy of the namespaces of
 its pods: then a label that changes on one of them never has to wait for anybody. A pod counts from the moment it is bound to
@@ -15,23 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from netpol_compiler.model.objects import Key, Labels, Pod
-from netpol_compiler.model.selectors import Selector
+from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.policy.ir import CompiledPolicy
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """The counting pods of one namespace with equal labels, by node, and the policies that select them."""
-
-    labels: Labels
-    nodes: Counter[str] = field(default_factory=Counter)
-    policies: set[Key] = field(default_factory=set)
+from netpol_compiler.policy.label_index import GroupSelector, LabelIndex
 
 
 @dataclass(eq=False, slots=True)
 class _Policy:
-    selector: Selector
+    """The sets that a policy names, and how many pods it selects on each node; nodes without any are left out."""
+
     sets: frozenset[str]
     nodes: Counter[str] = field(default_factory=Counter)
 
@@ -48,12 +40,16 @@ class Spans:
     """See the module's docstring. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._pods: dict[Key, tuple[Labels, str]] = {}
-        self._groups: dict[str, dict[Labels, _Group]] = defaultdict(dict)
+        # Which policies select which counting pods, and those pods' nodes.
+        self._labels: LabelIndex[Key, Key] = LabelIndex()
+        self._pods: dict[Key, str] = {}
+        # The policies by key, by namespace, and by the sets that they name.
         self._policies: dict[Key, _Policy] = {}
         self._by_namespace: dict[str, set[Key]] = defaultdict(set)
         self._users: dict[str, set[Key]] = defaultdict(set)
+        # How many counting pods of a namespace run on each node.
         self._namespaces: dict[str, Counter[str]] = defaultdict(Counter)
+        # See `Dirty`.
         self._dirty_policies: set[Key] = set()
         self._dirty_sets: set[str] = set()
         self._dirty_namespaces: set[str] = set()
@@ -61,46 +57,41 @@ class Spans:
     # -- what there is -----------------------------------------------------------------------------
 
     def set_pod(self, pod: Pod) -> None:
-        counted = (pod.labels, pod.node) if _counts(pod) else None
-        old = self._pods.get(pod.key)
-        if counted == old:
+        node = pod.node if pod.is_live else ""
+        if node and node == self._pods.get(pod.key) and pod.labels == self._labels.labels_of(pod.key):
             return
-        if old is not None:
-            self._count(pod.key.namespace, *old, -1)
-            del self._pods[pod.key]
-        if counted is not None:
-            self._pods[pod.key] = counted
-            self._count(pod.key.namespace, *counted, +1)
+        self.remove_pod(pod.key)
+        if node:
+            self._pods[pod.key] = node
+            self._labels.set_entity(pod.key, pod.key.namespace, pod.labels)
+            self._count(pod.key, node, +1)
 
     def remove_pod(self, key: Key) -> None:
-        old = self._pods.pop(key, None)
-        if old is not None:
-            self._count(key.namespace, *old, -1)
+        node = self._pods.pop(key, None)
+        if node is not None:
+            self._count(key, node, -1)
+            self._labels.remove_entity(key)
 
     def set_policy(self, policy: CompiledPolicy) -> None:
         key, sets = policy.key, policy.set_names
-        old = self._policies.get(key)
-        if old is not None and old.selector == policy.pod_selector:
-            self._use(key, old.sets, sets)
-            old.sets = sets
-            return
-        self.remove_policy(key)
-        new = self._policies[key] = _Policy(policy.pod_selector, sets)
-        self._by_namespace[key.namespace].add(key)
-        for group in self._groups[key.namespace].values():
-            if new.selector.matches(group.labels):
-                group.policies.add(key)
-                new.nodes.update(group.nodes)
-        self._use(key, frozenset(), sets)
-        self._dirty_policies.add(key)
+        if key not in self._policies:
+            self._policies[key] = _Policy(frozenset())
+            self._by_namespace[key.namespace].add(key)
+            self._dirty_policies.add(key)
+        known = self._policies[key]
+        change = self._labels.set_group(key, GroupSelector(key.namespace, None, policy.pod_selector))
+        for pods, step in ((change.gained, +1), (change.lost, -1)):
+            for pod in pods:
+                self._count_policy(key, self._pods[pod], step)
+        self._use(key, known.sets, sets)
+        known.sets = sets
 
     def remove_policy(self, key: Key) -> None:
         old = self._policies.pop(key, None)
         if old is None:
             return
+        self._labels.remove_group(key)
         self._by_namespace[key.namespace].discard(key)
-        for group in self._groups[key.namespace].values():
-            group.policies.discard(key)
         self._use(key, old.sets, frozenset())
         self._dirty_policies.add(key)
 
@@ -140,36 +131,27 @@ class Spans:
             self._users[name].add(key)
         self._dirty_sets |= before ^ after
 
-    def _count(self, namespace: str, labels: Labels, node: str, step: int) -> None:
-        groups = self._groups[namespace]
-        group = groups.get(labels)
-        if group is None:
-            matching = {k for k in self._by_namespace[namespace] if self._policies[k].selector.matches(labels)}
-            group = groups[labels] = _Group(labels, policies=matching)
-        _add(group.nodes, node, step)
-        here = self._namespaces[namespace]
-        known = node in here
-        _add(here, node, step)
-        if known != (node in here):
-            self._dirty_namespaces.add(namespace)
+    def _count(self, pod: Key, node: str, step: int) -> None:
+        """Count a pod in (+1) or out (-1), while the label index has it."""
+        here = self._namespaces[pod.namespace]
+        if _add(here, node, step):
+            self._dirty_namespaces.add(pod.namespace)
         if not here:
-            del self._namespaces[namespace]
-        for key in group.policies:
-            policy = self._policies[key]
-            known = node in policy.nodes
-            _add(policy.nodes, node, step)
-            self._dirty_policies.add(key)
-            if known != (node in policy.nodes):
-                self._dirty_sets |= policy.sets
-        if not group.nodes:
-            del groups[labels]
+            del self._namespaces[pod.namespace]
+        for key in self._labels.groups_of(pod):
+            self._count_policy(key, node, step)
+
+    def _count_policy(self, key: Key, node: str, step: int) -> None:
+        policy = self._policies[key]
+        self._dirty_policies.add(key)
+        if _add(policy.nodes, node, step):
+            self._dirty_sets |= policy.sets
 
 
-def _counts(pod: Pod) -> bool:
-    return bool(pod.node) and not pod.host_network and pod.phase not in ("Succeeded", "Failed")
-
-
-def _add(counter: Counter[str], node: str, step: int) -> None:
+def _add(counter: Counter[str], node: str, step: int) -> bool:
+    """Count one more or less. Returns whether the node came or went with that."""
+    known = node in counter
     counter[node] += step
     if not counter[node]:
         del counter[node]
+    return known != (node in counter)

@@ -13,7 +13,7 @@ from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import IPBlock, NamedPort, Peer, PodPeer, Policy, Port, PortRange, Rule
 from netpol_compiler.model.selectors import EVERYTHING
 from netpol_compiler.policy import wire
-from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule, SetSpec
+from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule, Peers, SetSpec
 from netpol_compiler.policy.names import address_set_name
 
 
@@ -41,11 +41,11 @@ def _rule(namespace: str, rule: Rule, specs: dict[str, SetSpec]) -> CompiledRule
     named = _named(rule.ports)
     egress = rule.direction is Direction.EGRESS
     pod_specs = [_spec(namespace, p) for p in rule.peers or () if isinstance(p, PodPeer)]
+    peer_sets = _use(pod_specs, specs) if _needs_peers(rule, named) else ()
     return CompiledRule(
         direction=rule.direction,
         index=rule.index,
-        sets=None if rule.peers is None else _use(pod_specs, specs) if _needs_peers(rule, named) else (),
-        blocks=None if rule.peers is None else _blocks(rule.peers),
+        peers=None if rule.peers is None else Peers(peer_sets, _blocks(rule.peers)),
         ports=None if rule.ports is None else tuple(sorted({p for p in rule.ports if isinstance(p, PortRange)})),
         named_ports=() if egress else named,
         endpoints=_use(_endpoint_specs(rule.peers, pod_specs, named), specs) if egress else (),

@@ -191,6 +191,8 @@ def _port_allowed(rule: CompiledRule, destination: Pod | None, protocol: Protoco
 
 
 def _peer_allowed(sets: Mapping[str, AddressSet], rule: CompiledRule, peer: Address) -> bool:
-    if rule.sets is None or rule.blocks is None:
+    if rule.peers is None:
         return True
-    return any(b.contains(peer) for b in rule.blocks) or any(n in sets and peer in sets[n].members for n in rule.sets)
+    return any(b.contains(peer) for b in rule.peers.blocks) or any(
+        name in sets and peer in sets[name].members for name in rule.peers.sets
+    )

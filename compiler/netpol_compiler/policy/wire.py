@@ -17,7 +17,7 @@ from netpol_compiler.model.addresses import Address, Network, parse_address, par
 from netpol_compiler.model.kinds import Direction, Protocol
 from netpol_compiler.model.objects import IPBlock, Key, NamedPort, PortRange, Rejected
 from netpol_compiler.model.selectors import Operator, Requirement, Selector, make_selector
-from netpol_compiler.policy.ir import AddressSet, CompiledPolicy, CompiledRule, Endpoint, SetKind, SetSpec
+from netpol_compiler.policy.ir import AddressSet, CompiledPolicy, CompiledRule, Endpoint, Peers, SetKind, SetSpec
 from netpol_compiler.reading.fields import shorten
 
 SCHEMA = 1
@@ -85,8 +85,8 @@ def _rule_to_wire(rule: CompiledRule) -> Json:
     return {
         "direction": rule.direction.value,
         "index": rule.index,
-        "sets": None if rule.sets is None else list(rule.sets),
-        "blocks": None if rule.blocks is None else [_block_to_wire(b) for b in rule.blocks],
+        "sets": None if rule.peers is None else list(rule.peers.sets),
+        "blocks": None if rule.peers is None else [_block_to_wire(b) for b in rule.peers.blocks],
         "ports": None if rule.ports is None else [_range_to_wire(p) for p in rule.ports],
         "namedPorts": [_named_port_to_wire(p) for p in rule.named_ports],
         "endpoints": list(rule.endpoints),
@@ -136,17 +136,22 @@ def _policy(document: Json) -> CompiledPolicy:
 
 
 def _rule(document: Json) -> CompiledRule:
-    if (document["sets"] is None) != (document["blocks"] is None):
-        raise WireError("a rule's sets and blocks are null together or not at all")
     return CompiledRule(
         direction=Direction(document["direction"]),
         index=_integer(document["index"]),
-        sets=None if document["sets"] is None else tuple(map(_text, _list(document["sets"]))),
-        blocks=None if document["blocks"] is None else tuple(_block(b) for b in _list(document["blocks"])),
+        peers=_peers(document["sets"], document["blocks"]),
         ports=None if document["ports"] is None else tuple(_range(p) for p in _list(document["ports"])),
         named_ports=tuple(map(_named_port, _list(document["namedPorts"]))),
         endpoints=tuple(map(_text, _list(document["endpoints"]))),
     )
+
+
+def _peers(sets: object, blocks: object) -> Peers | None:
+    if sets is None and blocks is None:
+        return None
+    if sets is None or blocks is None:
+        raise WireError("a rule's sets and blocks are null together or not at all")
+    return Peers(tuple(map(_text, _list(sets))), tuple(map(_block, _list(blocks))))
 
 
 def _range(document: Json) -> PortRange:

@@ -129,9 +129,9 @@ def _rule_grants(
 
 
 def _peers(rule: CompiledRule, sets: Mapping[str, AddressSet], holders: Mapping[Address, Pod]) -> tuple[PeerWords, ...]:
-    if rule.sets is None or rule.blocks is None:
+    if rule.peers is None:
         return (PeerWords("any", "everybody"),)
-    peers = [pods_words(sets[n], holders) for n in rule.sets] + [block_words(b) for b in rule.blocks]
+    peers = [pods_words(sets[n], holders) for n in rule.peers.sets] + [block_words(b) for b in rule.peers.blocks]
     return tuple(sorted(peers, key=lambda p: (p.kind, p.words))) or (NOBODY,)
 
 

@@ -81,7 +81,8 @@ def _opens(rule: CompiledRule, sets: Mapping[str, AddressSet], cluster: Cluster,
     if not _covers(rule):
         return False
     # An address block with port 53 was written for a server that is known by its address.
-    return rule.sets is None or bool(rule.blocks) or any(_reaches(sets[n], cluster, servers) for n in rule.sets)
+    peers = rule.peers
+    return peers is None or bool(peers.blocks) or any(_reaches(sets[name], cluster, servers) for name in peers.sets)
 
 
 def _reaches(address_set: AddressSet, cluster: Cluster, servers: frozenset[Address]) -> bool:
@@ -104,7 +105,7 @@ def _towards(rule: CompiledRule, sets: Mapping[str, AddressSet]) -> str:
     """To whom the rule opens port 53 in vain; empty when it does not name 53 at all."""
     if not any(p.contains(Protocol.UDP, DNS_PORT) and not p.is_whole_protocol for p in rule.ports or ()):
         return ""
-    return " and ".join(spec_words(sets[n].spec) for n in rule.sets or ())
+    return " and ".join(spec_words(sets[name].spec) for name in (rule.peers.sets if rule.peers else ()))
 
 
 def trap_words(policy: Key, index: int, towards: str, view: DnsView) -> str:

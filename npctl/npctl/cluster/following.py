@@ -37,15 +37,20 @@ class Following:
     """One wait. `problem` is what keeps the API server's answer from coming, in words; empty when nothing does."""
 
     def __init__(self, api: Api, paths: Mapping[str, Mapping[str, str]], told: Told) -> None:
-        # What a reflector says while it tries again is for a daemon's log; here the end of the command says it.
-        logging.getLogger("npctl.watch").setLevel(logging.CRITICAL)
         self._api = api
         self._changed = asyncio.Event()
         self._reflectors = [self._reflector(path, params, told) for path, params in paths.items()]
 
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Follow until `done`, which is asked after changes, for `seconds` at most. Returns whether it is done."""
-        return self._api.run(self._until(done, seconds), "", "watch")
+        log = logging.getLogger("npctl.watch")
+        level = log.level
+        # What a reflector says while it tries again is for a daemon's log; here the end of the command says it.
+        log.setLevel(logging.CRITICAL)
+        try:
+            return self._api.run(self._until(done, seconds), "", "watch")
+        finally:
+            log.setLevel(level)
 
     @property
     def problem(self) -> str:

@@ -32,14 +32,14 @@ def run(arguments: Sequence[str]) -> int:
 def _agent(options: argparse.Namespace) -> int:
     from netpol_agent.dataplane.backend import BackendKind
     from netpol_agent.loop import AgentOptions
-    from netpol_agent.main import Api, Folders, Listen, run_agent
+    from netpol_agent.main import ApiInputs, FolderInputs, ListenAddress, run_agent
     from netpol_compiler.node import AcceptAction
 
     kind = BackendKind(options.backend) if options.backend else None
     agent = AgentOptions(options.node, kind, options.established == "cut", AcceptAction(options.accept), options.mark)
     folders = options.objects is not None
-    inputs = Folders(options.objects, options.ir, options.reports) if folders else Api(options.kubeconfig, options.pod)
-    run_agent(agent, inputs, Listen(*options.http) if options.http else None)
+    inputs = FolderInputs(options.objects, options.ir, options.reports) if folders else ApiInputs(options.kubeconfig, options.pod)
+    run_agent(agent, inputs, ListenAddress(*options.http) if options.http else None)
     return ExitCode.OK
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from netpol_compiler.model.addresses import Address, Network, network_of
 from netpol_compiler.model.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.model.objects import Connection, IPBlock, Key, Pod, PortRange
-from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule
+from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule, Peers
 from npctl.endpoints import external_blocks
 from npctl.endpoints.external_blocks import Part
 from npctl.endpoints.port_spans import Try
@@ -52,9 +52,10 @@ class Likeness:
         }
 
     def _learn(self, name: RuleId, rule: CompiledRule, state: State) -> None:
-        for block in rule.blocks or ():
+        peers = rule.peers or Peers()  # a rule that admits everybody tells nobody from the others
+        for block in peers.blocks:
             self._blocks[block.cidr].append((name, block))
-        for set_name in rule.sets or ():
+        for set_name in peers.sets:
             for member in state.ir.sets[set_name].members:
                 self._members[member].add(name)  # type: ignore[index]  # an ADDRESS set
         for set_name in rule.endpoints:
@@ -110,13 +111,13 @@ class Likeness:
 
     def has_blocks(self, policies: Iterable[CompiledPolicy]) -> bool:
         """Whether the address family can matter to these policies."""
-        return any(r.blocks for p in policies for r in p.rules)
+        return any(r.peers and r.peers.blocks for p in policies for r in p.rules)
 
 
 def content(state: State, policies: Iterable[CompiledPolicy], direction: Direction) -> Any:
     """What these policies allow in one direction, whoever wrote it: equal content gives equal verdicts."""
     rules = [r for p in policies for r in p.rules_of(direction)]
-    names = sorted({n for r in rules for n in (*(r.sets or ()), *r.endpoints)})
+    names = sorted({name for rule in rules for name in rule.set_names})
     return bool(tuple(policies)), rules, [state.ir.sets[n].members for n in names]
 
 

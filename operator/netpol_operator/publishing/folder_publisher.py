@@ -14,7 +14,7 @@ from typing import Any
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import AddressSet, IRDelta
-from netpol_compiler.policy.slices import Slices
+from netpol_compiler.policy.slices import Slices, slice_name
 from netpol_store.folder import FolderReader, FolderWriter
 
 SETS = "addresssets"
@@ -71,7 +71,7 @@ class FolderPublisher:
         slices.update(address_set.members)
         files = set()
         for index, members in enumerate(slices.parts):
-            relative = f"{SETS}/{address_set.name}.{index}.json"
+            relative = f"{SETS}/{slice_name(address_set.name, index)}.json"
             document = wire.slice_to_wire(address_set, index, len(slices.parts), members)
             self._write(relative, wire.to_bytes(document))
             files.add(relative)

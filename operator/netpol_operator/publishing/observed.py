@@ -17,6 +17,7 @@ from typing import Any
 from netpol_api import resources
 from netpol_compiler.model.objects import Key
 from netpol_compiler.policy import wire
+from netpol_compiler.policy.slices import set_of_slice
 from netpol_kube.client import Json
 
 Item = str | Key
@@ -110,7 +111,7 @@ class ObservedSink:
 def item_of(path: str) -> Item:
     """The set or policy that an IR object's path belongs to."""
     *_, second, kind, name = path.split("/")
-    return name.rpartition(".")[0] if kind == "addresssets" else Key(second, name)
+    return set_of_slice(name) if kind == "addresssets" else Key(second, name)
 
 
 def kind_of(item: Item) -> str:
