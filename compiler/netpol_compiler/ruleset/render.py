@@ -14,7 +14,6 @@ from netpol_compiler.model.kinds import Family
 from netpol_compiler.ruleset.changes import (
     AddMember,
     AppendRule,
-    CreateSet,
     DeclareChain,
     DeleteChain,
     DeleteMember,
@@ -138,15 +137,14 @@ def full_iptables_text(ruleset: Ruleset, family: Family, hook: Iterable[TableCha
 
 def set_change_text(change: SetChange) -> str:
     """The line of one change, repeatable (-exist) where that is possible."""
-    match change:
-        case AddMember(name, member):
-            return f"add {name} {member} -exist"
-        case DeleteMember(name, member):
-            return f"del {name} {member} -exist"
-        case CreateSet(name, kind, family):
-            return f"create {name} {kind} family {'inet' if family is Family.V4 else 'inet6'} maxelem {MAXELEM} -exist"
-        case DestroySet(name):
-            return f"destroy {name}"
+    if isinstance(change, AddMember):  # first, and no `match`: a node has a hundred thousand of these
+        return f"add {change.name} {change.member} -exist"
+    if isinstance(change, DeleteMember):
+        return f"del {change.name} {change.member} -exist"
+    if isinstance(change, DestroySet):
+        return f"destroy {change.name}"
+    family = "inet" if change.family is Family.V4 else "inet6"
+    return f"create {change.name} {change.type} family {family} maxelem {MAXELEM} -exist"
 
 
 def sets_text(changes: Iterable[SetChange]) -> str:
