@@ -9,7 +9,22 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-VERBS = ("quick", "lab", "cluster", "conformance", "image", "test", "fuzz", "mutate", "release", "bench", "lint", "lock", "setup", "help")
+VERBS = (
+    "quick",
+    "lab",
+    "cluster",
+    "conformance",
+    "image",
+    "test",
+    "fuzz",
+    "mutate",
+    "release",
+    "bench",
+    "lint",
+    "lock",
+    "setup",
+    "help",
+)
 
 
 def _dev(*arguments: str, directory: Path = TOP) -> subprocess.CompletedProcess[str]:

@@ -15,13 +15,14 @@ list has brought and the watch, when it begins anew, does not, may have been del
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key
 from netpol_compiler.model.selectors import EVERYTHING
 from netpol_compiler.policy.ir import CompiledPolicy
+from netpol_kube.backoff import Backoff
 
 NAMESPACE_LIST_GRACE_SECONDS = 0.05
 """For which a first pod is kept back while its namespace is listed; then it is isolated until that is done."""
@@ -81,7 +82,7 @@ class _Namespace:
     state: ListState = ListState.DUE
     known: bool = False
     """Whether an answer has counted: from then on every policy of the namespace is known."""
-    delay: float = FIRST_RELIST_SECONDS
+    backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RELIST_SECONDS, LONGEST_RELIST_SECONDS))
     """Until the next list, while a policy lacks our label."""
 
     def on(self, event: ListEvent, due_at: float) -> None:
@@ -128,10 +129,13 @@ class NamespaceLists:
         if found is None or found.state is ListState.DUE:
             return False
         counts = found.state is not ListState.OUTDATED
-        found.on(ListEvent.LABELLED if labelled else ListEvent.UNLABELLED, now + found.delay if counts else now)
+        found.on(ListEvent.LABELLED if labelled else ListEvent.UNLABELLED, now + found.backoff.seconds if counts else now)
         if counts:
             found.known = True
-            found.delay = FIRST_RELIST_SECONDS if labelled else min(found.delay * 2, LONGEST_RELIST_SECONDS)
+            if labelled:
+                found.backoff.reset()
+            else:
+                found.backoff.next_seconds()
         return counts
 
     def failed(self, name: str, delay: float, now: float) -> None:
@@ -148,7 +152,7 @@ class NamespaceLists:
         """A policy is there without our label: the watch will not bring its changes."""
         found = self._all.get(name)
         if found is not None and found.state in (ListState.DUE, ListState.FOLLOWED):  # a list under way will say so itself
-            found.on(ListEvent.UNLABELLED, now + found.delay)
+            found.on(ListEvent.UNLABELLED, now + found.backoff.seconds)
 
     def isolate_overdue(self, now: float, complete: bool) -> tuple[frozenset[str], frozenset[str]]:
         """The namespaces to isolate from now on, and no longer. None before the agent is `complete`."""

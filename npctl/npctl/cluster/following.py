@@ -16,6 +16,9 @@ from netpol_kube.errors import ApiError, Json, KubeError
 from netpol_kube.reflector import Reflector
 from npctl.cluster.api import Api
 
+# What a reflector says while it tries again is for a daemon's log. Here nobody has set one up; the end of the command says it.
+logging.getLogger("npctl.watch").addHandler(logging.NullHandler())
+
 
 class Told(Protocol):
     """Who is told, and judges."""
