@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from dataplanes import command, dataplane, ruleset, saved, shell
+from dataplanes import command, dataplane, rules, ruleset, saved, shell
 from isolated import isolated
 from netpol_agent.dataplane import backend as backend_module
 from netpol_agent.dataplane.backend import BackendKind, detect_backend, find_backend, self_test
-from netpol_agent.dataplane.blame import line_of_error
+from netpol_agent.dataplane.blame import change_of_error
 from netpol_agent.dataplane.cleanup import run_cleanup
 from netpol_agent.dataplane.ipsets import member_changes
 from netpol_agent.dataplane.ipsets import parse_save as parse_ipset_save
@@ -19,8 +19,9 @@ from netpol_agent.dataplane.runner import Done, Processes
 from netpol_agent.dataplane.transactions import in_order_of_reference, transactions
 from netpol_agent.errors import AgentError, KernelError
 from netpol_compiler.model.kinds import FAMILIES, Family
-from netpol_compiler.ruleset.render import create_set
-from netpol_compiler.ruleset.values import IPSet
+from netpol_compiler.ruleset.changes import AppendRule, CreateSet, DeclareChain, InsertRule, RemoveRule
+from netpol_compiler.ruleset.render import change_text, set_change_text, table_text
+from netpol_compiler.ruleset.values import HOOK_RULE, IPSet
 
 kernel = pytest.mark.kernel
 both = pytest.mark.parametrize("kind", list(BackendKind), ids=lambda kind: kind.value)
@@ -43,15 +44,15 @@ COMMIT
 def test_reads_our_chains_the_hook_and_strays() -> None:
     state = parse_save(SAVED)
     assert dict(state.chains) == {
-        "npc-forward": ("-j npc-pi-a",),
-        "npc-pi-a": ('-m comment --comment "-j npc-x inside words" -j DROP',),
+        "npc-forward": rules("-j npc-pi-a"),
+        "npc-pi-a": rules('-m comment --comment "-j npc-x inside words" -j DROP'),
     }
-    assert (state.hooks, state.hook_first, state.strays) == (1, False, ("-A INPUT -j npc-forward",))
-    assert state.hook_lines == ["-D FORWARD -j npc-forward", "-I FORWARD 1 -j npc-forward"]
+    assert (state.hooks, state.hook_first, state.strays) == (1, False, (RemoveRule("INPUT", HOOK_RULE),))
+    assert list(map(change_text, state.hook_changes)) == ["-D FORWARD -j npc-forward", "-I FORWARD 1 -j npc-forward"]
 
 
 def test_a_hook_that_is_first_and_alone_needs_nothing() -> None:
-    assert parse_save(":npc-forward - [0:0]\n-A FORWARD -j npc-forward\n-A FORWARD -j X\n").hook_lines == []
+    assert parse_save(":npc-forward - [0:0]\n-A FORWARD -j npc-forward\n-A FORWARD -j X\n").hook_changes == []
 
 
 def test_only_sets_with_our_prefixes_are_read() -> None:
@@ -85,22 +86,25 @@ def test_an_element_and_its_exception_are_one_in_the_kernel(
     ],
 )
 def test_the_refused_line_is_found_in_every_program_s_words(words: str) -> None:
-    assert line_of_error(words, "*filter\n:npc-a - [0:0]\n-A npc-a -j X\nCOMMIT\n") == "-A npc-a -j X"
+    refused = AppendRule("npc-a", *rules("-j X"))
+    changes = [DeclareChain("npc-a"), refused]
+    assert table_text(changes).splitlines()[2] == "-A npc-a -j X"
+    assert change_of_error(words, changes) == refused
 
 
 def test_parts_hold_a_chain_after_all_that_it_leads_to() -> None:
-    chains = {"npc-a": ("-j npc-b", "-g npc-c"), "npc-b": ("-j npc-c",), "npc-c": ("-j DROP",)}
+    chains = {"npc-a": rules("-j npc-b", "-g npc-c"), "npc-b": rules("-j npc-c"), "npc-c": rules("-j DROP")}
     assert in_order_of_reference(chains) == ["npc-c", "npc-b", "npc-a"]
-    texts = transactions(chains, ["npc-old"], ["-I FORWARD 1 -j npc-a"], ["npc-a"], limit=1)
-    lines = [line for text in texts for line in text.splitlines()[1:-1]]
+    parts = transactions(chains, ["npc-old"], [InsertRule("FORWARD", *rules("-j npc-a"))], ["npc-a"], limit=1)
+    lines = [change_text(change) for part in parts for change in part]
     assert lines.index("-A npc-c -j DROP") < lines.index("-A npc-b -j npc-c") < lines.index("-A npc-a -j npc-b")
     assert lines[-3:] == ["-I FORWARD 1 -j npc-a", ":npc-old - [0:0]", "-X npc-old"]
 
 
 def test_what_is_within_the_limit_stays_one_transaction() -> None:
     """A node's first ruleset may need parts; a small change afterwards is still atomic, and one call."""
-    (text,) = transactions({"npc-a": ("-j npc-b",), "npc-b": ()}, ["npc-old"], [], ["npc-a", "npc-old"], limit=1000)
-    assert text.splitlines()[-2:] == ["-X npc-old", "COMMIT"]
+    (part,) = transactions({"npc-a": rules("-j npc-b"), "npc-b": ()}, ["npc-old"], [], ["npc-a", "npc-old"], limit=1000)
+    assert table_text(part).splitlines()[-2:] == ["-X npc-old", "COMMIT"]
 
 
 def test_a_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +164,7 @@ def test_cleanup_removes_both_backends_and_rules_that_lead_to_ours() -> None:
     for kind in BackendKind:
         dataplane(kind).sync(ruleset())
         shell(f"{command(kind)} -A INPUT -m comment --comment 'left over' -j npc-forward")
-    shell(create_set(IPSet("npc6-p1-x", "hash:ip,port", Family.V6)).join(("ipset ", "")))
+    shell(f"ipset {set_change_text(CreateSet('npc6-p1-x', 'hash:ip,port', Family.V6))}")
     removed = run_cleanup()
     assert removed.failures == []
     for kind in BackendKind:

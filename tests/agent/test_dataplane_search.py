@@ -19,6 +19,7 @@ from netpol_compiler.model.kinds import DIRECTIONS, FAMILIES, Direction, Family
 from netpol_compiler.model.objects import Cluster, IPBlock, Port
 from netpol_compiler.node import compile_node
 from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.ruleset.render import rule_text
 from netpol_compiler.ruleset.values import HOOK_RULE, Ruleset
 from search import searched
 
@@ -126,8 +127,8 @@ def harm(kind: BackendKind, family: Family, what: int, which: int, ruleset: Rule
         f"{tool} -F {chain}" if chain else "",
         f"{tool} -A {chain} -s 192.0.2.77 -j ACCEPT" if chain and family is Family.V4 else "",
         f"{tool} -D {chain} 1" if ruleset.chains.get(family, {}).get(chain) else "",
-        f"{tool} -D FORWARD {HOOK_RULE}" if chain else "",
-        f"{tool} -I FORWARD {HOOK_RULE}" if chain else "",
+        f"{tool} -D FORWARD {rule_text(HOOK_RULE)}" if chain else "",
+        f"{tool} -I FORWARD {rule_text(HOOK_RULE)}" if chain else "",
         f"{tool} -I FORWARD -j ACCEPT",
         f"{tool} -N npc-stale{which}; {tool} -A npc-stale{which} -j DROP",
         f"ipset flush {ipset}" if ipset else "",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from builders import allow, cluster, key, pod, pods, policy
+from dataplanes import rules
 from netpol_agent.dataplane.dataplane import Behind
-from netpol_agent.dataplane.reach import leading_to, reachable
 from netpol_agent.reporting.in_force import policies_in_force
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Pod
 from netpol_compiler.node import NodeCompiler, compile_node
 from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.ruleset.reach import leading_to, reachable
 
 WEB, DB = pod("shop", "web", "10.0.0.1", app="web"), pod("shop", "db", "10.0.0.2", app="db")
 WEB_POLICY = policy("shop", "web", {"app": "web"}, ingress=[allow(pods(app="db"))])
@@ -64,6 +65,7 @@ def test_pods_count_before_they_have_an_address_and_not_when_they_are_over_or_th
 
 
 def test_ways_through_chains_are_found_in_both_directions() -> None:
-    chains = {"a": ("-j b", "-g c"), "b": ("-j d",), "c": (), "d": ("-j FOREIGN",), "x": ("-j b",)}
-    assert reachable(chains, ["a", "none"]) == ["a", "b", "c", "d"]
-    assert leading_to(chains, ["d"]) == {"a", "b", "x"}
+    written = {"a": ["-j npc-b", "-g npc-c"], "b": ["-j npc-d"], "c": [], "d": ["-j FOREIGN"], "x": ["-s 10.0.0.1 -j npc-b"]}
+    chains = {f"npc-{name}": rules(*texts) for name, texts in written.items()}
+    assert reachable(chains, ["npc-a", "none"]) == ["npc-a", "npc-b", "npc-c", "npc-d"]
+    assert leading_to(chains, ["npc-d"]) == {"npc-a", "npc-b", "npc-x"}

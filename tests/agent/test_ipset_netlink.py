@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,15 @@ from netpol_agent.dataplane.runner import Processes
 from netpol_agent.netlink.ipset import MOST, KernelSets, member_data
 from netpol_agent.netlink.messages import NETLINK_NETFILTER, Netlink
 from netpol_compiler.model.kinds import Family
-from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
+from netpol_compiler.ruleset.changes import (
+    AddMember,
+    CreateSet,
+    DestroySet,
+    SetChange,
+    add_members,
+    create_set,
+    delete_members,
+)
 from netpol_compiler.ruleset.values import IPSet
 from until import until
 
@@ -33,8 +42,8 @@ def sets(prefix: str) -> list[IPSet]:
     return [IPSet(f"npc{f}-{prefix}-{i}", t, f, frozenset(m)) for i, ((t, f), m) in enumerate(MEMBERS.items())]
 
 
-def lines(found: Sequence[IPSet]) -> list[str]:
-    return [line for s in found for line in (create_set(s), *add_members(s.name, s.members))]
+def making(found: Sequence[IPSet]) -> list[SetChange]:
+    return [change for s in found for change in (create_set(s), *add_members(s.name, s.members))]
 
 
 def saved(prefix: str) -> list[str]:
@@ -47,39 +56,37 @@ def taught() -> KernelSets:
     """One that has seen a set of each type."""
     kernel = KernelSets()
     teachers = sets("teacher")
-    assert IPSets("ipset", Processes(), kernel).write(lines(teachers)) == []
-    assert all(kernel.knows(s.type, s.family is Family.V6) for s in teachers)
+    assert IPSets("ipset", Processes(), kernel).write(making(teachers)) == []
+    assert all(kernel.knows(s.type, s.family) for s in teachers)
     return kernel
 
 
 @isolated
 def test_the_kernel_holds_what_the_program_would_have_made() -> None:
     kernel = taught()
-    wanted = lines(sets("own"))
+    wanted = making(sets("own"))
     assert kernel.apply(wanted) == len(wanted)
     assert saved("own") == saved("teacher")
-    assert kernel.apply(wanted) == len(wanted), "every line can be repeated"
-    gone = [line for s in sets("own") for line in delete_members(s.name, list(s.members)[:1])]
+    assert kernel.apply(wanted) == len(wanted), "every change can be repeated"
+    gone = [change for s in sets("own") for change in delete_members(s.name, list(s.members)[:1])]
     assert kernel.apply([*gone, *gone]) == 2 * len(gone)
-    IPSets("ipset", Processes()).write([line.replace("-own-", "-teacher-") for line in gone])
+    IPSets("ipset", Processes()).write([replace(change, name=change.name.replace("-own-", "-teacher-")) for change in gone])
     assert saved("own") == saved("teacher")
-    assert kernel.apply([destroy_set(s.name) for s in sets("own")]) == len(sets("own"))
+    assert kernel.apply([DestroySet(s.name) for s in sets("own")]) == len(sets("own"))
     assert saved("own") == []
 
 
-REFUSED = {
-    "no such set": "add npc4-none 10.0.0.1 -exist",
-    "the other family": "add npc4-teacher-0 fd00::1 -exist",
-    "no address": "add npc4-teacher-0 example.org -exist",
-    "no prefix": "add npc4-teacher-0 10.0.0.0/33 -exist",
-    "unknown option": "add npc4-teacher-0 10.0.0.9 timeout 3 -exist",
-    "unknown protocol": "add npc4-teacher-2 10.0.0.9,icmp:1 -exist",
-    "unknown type": "create npc4-new hash:mac maxelem 3 -exist",
-    "other options": "create npc4-new hash:net family inet maxelem 100 timeout 7 -exist",
-    "another type": "create npc4-teacher-0 hash:ip,port family inet maxelem 1048576 -exist",
-    "unknown verb": "flush npc4-teacher-0",
-    "in use": "destroy npc4-teacher-0",
-    "nothing": "",
+REFUSED: dict[str, SetChange] = {
+    "no such set": AddMember("npc4-none", "10.0.0.1"),
+    "the other family": AddMember("npc4-teacher-0", "fd00::1"),
+    "no address": AddMember("npc4-teacher-0", "example.org"),
+    "no prefix": AddMember("npc4-teacher-0", "10.0.0.0/33"),
+    "unknown option": AddMember("npc4-teacher-0", "10.0.0.9 timeout 3"),
+    "unknown protocol": AddMember("npc4-teacher-2", "10.0.0.9,icmp:1"),
+    "unknown type": CreateSet("npc4-new", "hash:mac", Family.V4),
+    "another type": CreateSet("npc4-teacher-0", "hash:ip,port", Family.V4),
+    "in use": DestroySet("npc4-teacher-0"),
+    "nothing": AddMember("", ""),
 }
 
 
@@ -89,7 +96,7 @@ def test_what_is_not_plain_or_is_refused_is_left_to_the_program_and_changes_noth
     kernel = taught()
     shell("iptables-nft -A FORWARD -m set --match-set npc4-teacher-0 src -j ACCEPT")
     before = saved("teacher")
-    first, last = "add npc4-teacher-0 10.0.0.7 -exist", "add npc4-teacher-0 10.0.0.8 -exist"
+    first, last = AddMember("npc4-teacher-0", "10.0.0.7"), AddMember("npc4-teacher-0", "10.0.0.8")
     assert kernel.apply([first, REFUSED[case], last]) == 1
     assert saved("teacher") == sorted([*before, "add npc4-X-0 10.0.0.7"])
     assert kernel.apply([last]) == 1, "and the next change goes through"
@@ -105,17 +112,17 @@ def test_a_socket_that_breaks_is_made_anew() -> None:
 
     shell("ipset create npc4-a hash:net")
     kernel = KernelSets(open_link)
-    assert kernel.apply(["add npc4-a 10.0.0.1 -exist"]) == 1
+    assert kernel.apply([AddMember("npc4-a", "10.0.0.1")]) == 1
     opened[0].close()
-    assert kernel.apply(["add npc4-a 10.0.0.2 -exist"]) == 0
-    assert kernel.apply(["add npc4-a 10.0.0.2 -exist"]) == 1
+    assert kernel.apply([AddMember("npc4-a", "10.0.0.2")]) == 0
+    assert kernel.apply([AddMember("npc4-a", "10.0.0.2")]) == 1
     assert len(opened) == 2
 
 
 @isolated
-def test_very_many_lines_are_left_to_the_program() -> None:
+def test_very_many_changes_are_left_to_the_program() -> None:
     shell("ipset create npc4-a hash:net")
-    assert KernelSets().apply([f"add npc4-a 10.0.{i // 250}.{i % 250} -exist" for i in range(MOST + 1)]) == 0
+    assert KernelSets().apply([AddMember("npc4-a", f"10.0.{i // 250}.{i % 250}") for i in range(MOST + 1)]) == 0
 
 
 @pytest.mark.parametrize("kind", list(BackendKind), ids=lambda kind: kind.value)
@@ -139,13 +146,21 @@ def test_a_refused_member_is_still_explained_by_the_program() -> None:
     kernel = KernelSets()
     writer = IPSets("ipset", Processes(), kernel)
     shell("ipset create npc4-a hash:net maxelem 1")
-    failures = writer.write(["add npc4-a 10.0.0.1 -exist", "add npc4-a 10.0.0.2 -exist"])
-    assert [f.line for f in failures] == ["add npc4-a 10.0.0.2 -exist"]
+    failures = writer.write([AddMember("npc4-a", "10.0.0.1"), AddMember("npc4-a", "10.0.0.2")])
+    assert [f.change for f in failures] == [AddMember("npc4-a", "10.0.0.2")]
     assert "full" in failures[0].error
 
 
 def test_words_of_a_member_are_exactly_those_that_the_agent_writes() -> None:
-    assert member_data(["10.0.0.1", "-exist"])
-    for words in (["10.0.0.1"], ["10.0.0.1", "nomatch"], [], ["10.0.0.1", "x", "-exist"], ["10.0.0.1,tcp", "-exist"]):
+    assert member_data("10.0.0.1")
+    for words in (
+        "",
+        "nomatch",
+        "10.0.0.1 x",
+        "10.0.0.1  nomatch",
+        "10.0.0.1 nomatch nomatch",
+        "10.0.0.1 -exist",
+        "10.0.0.1,tcp",
+    ):
         with pytest.raises((ValueError, KeyError, OSError)):
             member_data(words)

@@ -26,6 +26,8 @@ from netpol_compiler.policy.pipeline import compile_cluster
 from netpol_compiler.policy.verdict import Judge
 from netpol_compiler.reading.objects import host_bits, parse_namespace, parse_node, parse_pod, parse_policy
 from netpol_compiler.ruleset import render
+from netpol_compiler.ruleset.changes import AppendRule
+from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE
 from netpol_compiler.simulate import Packet, SimulateError, check_sets, parse_ipset_restore, parse_iptables_restore, walk
 from netpol_manifests.documents import Document, classify, decode, parse_yaml
 from search import searched
@@ -321,7 +323,7 @@ def rendered(draw: st.DrawFn) -> tuple[str, str]:
     cluster: Cluster = draw(clusters())
     ruleset = compile_node("n1", compile_cluster(cluster), cluster.pods.values()).ruleset
     family = pick(draw, FAMILIES)
-    return render.full_ipset_text(ruleset), render.full_iptables_text(ruleset, family, ["-A FORWARD -j npc-forward"])
+    return render.full_ipset_text(ruleset), render.full_iptables_text(ruleset, family, [AppendRule(HOOK_PARENT, HOOK_RULE)])
 
 
 @searched(300)

@@ -17,13 +17,15 @@ from builders import (
     policy,
     port,
 )
-from lowered import BASE, DB, ingress, lowered, node_of
+from lowered import BASE, DB, ingress, lowered, node_of, targets, texts
 from netpol_compiler.model.addresses import Address
 from netpol_compiler.model.kinds import Direction, Family
 from netpol_compiler.model.selectors import EVERYTHING
 from netpol_compiler.node import AcceptAction, LowerOptions
 from netpol_compiler.node.compiler import body_chain
-from netpol_compiler.ruleset import render, rule_text
+from netpol_compiler.ruleset import render
+from netpol_compiler.ruleset.changes import AppendRule
+from netpol_compiler.ruleset.rules import clean_comment
 from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.simulate import MAX_DEPTH, parse_iptables_restore
 from witnesses import RenderedNode
@@ -43,8 +45,7 @@ def longest_walk(ruleset: Ruleset, chain: str, stop: str) -> int:
     if chain.startswith(stop):
         return 0
     rules = ruleset.chains[Family.V4].get(chain, ())
-    below = [m.group(1) for r in rules if (m := re.search(r"-[gj] (npc-\S+)", r))]
-    return len(rules) + max((longest_walk(ruleset, c, stop) for c in below), default=0)
+    return len(rules) + max((longest_walk(ruleset, c, stop) for c in targets(rules)), default=0)
 
 
 @pytest.mark.parametrize("count", [10, 100, 1000])
@@ -91,7 +92,7 @@ def test_no_path_is_deeper_than_nftables_follows_whatever_the_addresses_and_port
     rules = [allow(pods(who=f"w{i % 5}"), ports=[port(i * 3 + 1)]) for i in range(1025)]
     node = node_of(cluster(*local, policy("a", "p", EVERYTHING, ingress=rules), egress_policy("a", "q", EVERYTHING, *rules)))
     for family in Family:
-        hook = [f"-A {HOOK_PARENT} {HOOK_RULE}"]
+        hook = [AppendRule(HOOK_PARENT, HOOK_RULE)]
         assert parse_iptables_restore(render.full_iptables_text(node.ruleset, family, hook)).depth(HOOK_PARENT) <= MAX_DEPTH
 
 
@@ -107,9 +108,9 @@ def test_what_allows_a_group_is_made_once_however_many_ports_it_has() -> None:
     """Else a policy of many ports costs their square: every port of a group would write down all of the group."""
     rules = [allow(pods(who=f"w{i % 2}"), ports=[port(i * 3 + 1)]) for i in range(1000)]
     policies = cluster(*BASE, policy("a", "p", {"app": "db"}, ingress=rules))
-    before = rule_text.comment.cache_info()
+    before = clean_comment.cache_info()
     node_of(policies)
-    after = rule_text.comment.cache_info()
+    after = clean_comment.cache_info()
     assert 0 < after.hits + after.misses - before.hits - before.misses <= 30
 
 
@@ -137,14 +138,14 @@ def test_names_fit_the_kernel_at_their_length_limits() -> None:
     )
     assert max(len(n) for c in node.ruleset.chains.values() for n in c) <= 28
     assert max(len(n) for n in node.ruleset.sets) <= 31
-    for rules in (r for c in node.ruleset.chains.values() for chain in c.values() for r in chain):
+    for rules in (r for c in node.ruleset.chains.values() for chain in c.values() for r in texts(chain)):
         assert all(len(m) <= 255 for m in re.findall(r'--comment "([^"]*)"', rules))
         assert all(len(m) <= 63 for m in re.findall(r'--nflog-prefix "([^"]*)"', rules))
 
 
 def test_accept_mode_accepts_what_is_marked_and_what_is_known() -> None:
     node = node_of(cluster(*BASE, ingress()), LowerOptions(accept=AcceptAction.ACCEPT))
-    forward = node.ruleset.chains[Family.V4]["npc-forward"]
+    forward = texts(node.ruleset.chains[Family.V4]["npc-forward"])
     assert forward[0].endswith("-j ACCEPT") and forward[-1] == "-m mark --mark 0x40000/0x40000 -j ACCEPT"
 
 

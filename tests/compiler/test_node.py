@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders import allow, block, cluster, egress_policy, has, pod, pods, policy, port
+from lowered import texts
 from netpol_compiler.model.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.model.objects import Pod, Policy
 from netpol_compiler.model.selectors import EVERYTHING
@@ -134,8 +135,8 @@ def test_a_pod_with_one_address_has_rules_in_that_family_only(family: Family) ->
 
 def test_packets_to_a_pod_meet_its_ingress_chain_and_packets_from_it_its_egress_chain() -> None:
     chains = node(DB, policy("a", "p", {"app": "db"}, directions=DIRECTIONS)).ruleset.chains[Family.V4]
-    assert chains["npc-ingress"] == (f"-d 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.INGRESS)}",)
-    assert chains["npc-egress"] == (f"-s 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.EGRESS)}",)
+    assert texts(chains["npc-ingress"]) == [f"-d 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.INGRESS)}"]
+    assert texts(chains["npc-egress"]) == [f"-s 10.0.0.2/32 -g {pod_chain_name(DB.key, Direction.EGRESS)}"]
 
 
 def test_a_set_follows_its_members_and_so_does_a_union_of_many() -> None:
@@ -173,12 +174,13 @@ def test_many_endpoint_sets_are_one_union_of_endpoints() -> None:
     found = node(DB, server, egress_policy("a", "p", {"app": "db"}, allow(pods(namespaces=EVERYTHING), ports=map(port, names))))
     ((name, union),) = [(n, s) for n, s in found.ruleset.sets.items() if n.startswith("npc4-") and s.type == "hash:ip,port"]
     assert union.members == {f"10.0.0.1,tcp:{80 + n}" for n in range(6)}
-    rules = [r for chain in found.ruleset.chains[Family.V4].values() for r in chain if name in r]
-    assert rules and all(f"--match-set {name} dst,dst" in r for r in rules)
+    rules = [r for chain in found.ruleset.chains[Family.V4].values() for r in chain if name in r.sets]
+    assert rules and all(f"--match-set {name} dst,dst" in r for r in texts(rules))
 
 
 def test_pods_whose_names_mean_other_numbers_have_bodies_of_their_own() -> None:
     other = pod("a", "db2", "10.0.0.3", app="db", ports=["http:81"])
     found = node(DB, other, policy("a", "p", {"app": "db"}, ingress=[allow(ports=[port("http")])]))
-    opened = {r.split("--dport ")[1].split()[0] for c in found.ruleset.chains[Family.V4].values() for r in c if "--dport" in r}
+    every = [r for c in found.ruleset.chains[Family.V4].values() for r in texts(c)]
+    opened = {r.split("--dport ")[1].split()[0] for r in every if "--dport" in r}
     assert opened == {"80", "81"}

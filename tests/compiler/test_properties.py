@@ -19,6 +19,7 @@ from netpol_compiler.policy import wire
 from netpol_compiler.policy.ir import IR
 from netpol_compiler.policy.pipeline import Pipeline, compile_cluster
 from netpol_compiler.policy.verdict import Judge
+from netpol_compiler.ruleset.render import rule_text
 from netpol_compiler.ruleset.values import Ruleset
 from netpol_compiler.witnesses import oracle
 from other_process import OtherProcess, everything
@@ -142,7 +143,7 @@ def test_every_chain_and_set_that_is_named_exists(cluster: Cluster) -> None:
     node.flush()
     for chains in node.ruleset.chains.values():
         for rules in chains.values():
-            for words in (rule.split() for rule in rules):
+            for words in (rule_text(rule).split() for rule in rules):
                 assert all(
                     words[i + 1] in chains for i, w in enumerate(words) if w in ("-g", "-j") and words[i + 1].startswith("npc-")
                 )

@@ -15,7 +15,9 @@ from netpol_agent.dataplane.dataplane import Dataplane, SyncResult
 from netpol_agent.dataplane.runner import Done, Processes
 from netpol_agent.netlink.ipset import KernelSets
 from netpol_compiler.model.kinds import FAMILIES, Family
-from netpol_compiler.ruleset.values import IPSet, Rules, Ruleset, Touched
+from netpol_compiler.ruleset.reader import read_rule
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched
 from until import until
 
 ADDRESSES = {Family.V4: "10.0.0.{}", Family.V6: "fd00::{}"}
@@ -30,8 +32,12 @@ def members(family: Family, *hosts: int) -> frozenset[str]:
     return frozenset(ADDRESSES[family].format(h) for h in hosts)
 
 
+def rules(*texts: str) -> Rules:
+    return tuple(map(read_rule, texts))
+
+
 def ruleset(
-    hosts: Sequence[int] = (1, 2), pods: Sequence[str] = ("a",), extra: Rules = (), sets: Sequence[str] = ("peers",)
+    hosts: Sequence[int] = (1, 2), pods: Sequence[str] = ("a",), extra: Sequence[str] = (), sets: Sequence[str] = ("peers",)
 ) -> Ruleset:
     """One body chain per pod that allows the members of each set; `extra` rules are in every body. Both families."""
     chains: dict[Family, dict[str, Rules]] = {}
@@ -41,7 +47,7 @@ def ruleset(
         for name in named:
             all_sets[name] = IPSet(name, "hash:net", family, members(family, *hosts))
         body = (*(f"-m set --match-set {name} src -g npc-allow" for name in named), *extra)
-        chains[family] = {
+        written = {
             "npc-allow": ("-j MARK --set-xmark 0x40000/0x40000",),
             "npc-forward": ("-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", "-j npc-ingress"),
             "npc-ingress": tuple(
@@ -50,12 +56,13 @@ def ruleset(
             **{f"npc-pi-{pod}": (f"-j npc-bi-{pod}", "-m mark --mark 0x40000/0x40000 -j RETURN", "-j DROP") for pod in pods},
             **{f"npc-bi-{pod}": body for pod in pods},
         }
+        chains[family] = {name: rules(*texts) for name, texts in written.items()}
     return Ruleset(chains, all_sets)
 
 
-def with_chain(base: Ruleset, name: str, rules: Rules) -> Ruleset:
+def with_chain(base: Ruleset, name: str, texts: Sequence[str]) -> Ruleset:
     """`base` with one chain of both families replaced."""
-    return Ruleset({f: {**c, name: rules} for f, c in base.chains.items()}, base.sets)
+    return Ruleset({f: {**c, name: rules(*texts)} for f, c in base.chains.items()}, base.sets)
 
 
 def chain_touched(*names: str) -> Touched:
@@ -78,6 +85,17 @@ class Recorder:
 
     def names(self) -> list[str]:
         return [name for name, _ in self.started]
+
+
+class Refusing(Recorder):
+    """A real runner, but programs whose name holds `refused` (if that is not empty) fail without doing anything."""
+
+    refused = ""
+
+    def __call__(self, command: Sequence[str], text: str = "") -> Done:
+        if self.refused and self.refused in Path(command[0]).name:
+            return Done(-1, "", "out of memory, says the test")
+        return super().__call__(command, text)
 
 
 def dataplane(kind: BackendKind, run: Callable[..., Done] | None = None, **more: object) -> Dataplane:

@@ -18,6 +18,8 @@ from netpol_compiler.model.objects import Cluster, Namespace, Pod, Policy
 from netpol_compiler.node import LowerOptions, NodeCompiler, compile_node
 from netpol_compiler.node.pod_chains import pod_chain_name
 from netpol_compiler.policy.pipeline import compile_cluster
+from netpol_compiler.ruleset.render import rule_text
+from netpol_compiler.ruleset.rules import Rules
 
 DB = pod("a", "db", ["10.0.1.2", "fd00::12"], app="db", ports=["sql:5432", "web:8080"])
 WEB = pod("a", "web", ["10.0.1.1", "fd00::11"], app="web", tier="front", ports=["web:80"])
@@ -42,11 +44,22 @@ def plain(text: str) -> str:
     return re.sub(r"(npc[46]?-[a-z0-9-]*)-[1-9A-HJ-NP-Za-km-z]{14}\b", r"\1", text)
 
 
+def texts(rules: Rules) -> list[str]:
+    return [rule_text(r) for r in rules]
+
+
+def plain_rules(rules: Rules) -> list[str]:
+    return [plain(text) for text in texts(rules)]
+
+
+def targets(rules: Rules) -> list[str]:
+    return [r.target for r in rules if r.target]
+
+
 def body_of(node: NodeCompiler, local: Pod, direction: Direction, family: Family = Family.V4) -> Body:
-    jumps = [r for r in node.ruleset.chains[family][pod_chain_name(local.key, direction)] if r.startswith("-j npc-b")]
-    chain = jumps[0].removeprefix("-j ")
+    chain = next(t for t in targets(node.ruleset.chains[family][pod_chain_name(local.key, direction)]) if t.startswith("npc-b"))
     sets = {plain(name): set(s.members) for name, s in node.ruleset.sets.items() if s.family is family}
-    return Body([plain(r) for r in node.ruleset.chains[family][chain]], sets)
+    return Body(plain_rules(node.ruleset.chains[family][chain]), sets)
 
 
 def lowered(*objects: Policy | Pod | Namespace, direction: Direction = Direction.INGRESS, family: Family = Family.V4) -> Body:

@@ -15,6 +15,9 @@ from enum import Enum
 from netpol_agent.dataplane.runner import Runner
 from netpol_agent.errors import AgentError
 from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.ruleset.changes import AppendRule, CreateSet, DeclareChain, DeleteChain
+from netpol_compiler.ruleset.render import sets_text, table_text
+from netpol_compiler.ruleset.rules import End, SetMatch, Verdict, rule
 from netpol_compiler.ruleset.values import CHAIN_PREFIX, set_prefix
 
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -117,14 +120,13 @@ def _rules(text: str) -> int:
 def self_test(backend: Backend, family: Family, run: Runner) -> str:
     """Whether a rule with a set match can be programmed. Returns the complaint, empty when all is well."""
     name, chain = f"{set_prefix(family)}self-test", f"{CHAIN_PREFIX}self-test"
-    inet = "inet" if family is Family.V4 else "inet6"
     try:
-        done = run([backend.ipset, "restore"], f"create {name} hash:net family {inet} -exist\n")
+        done = run([backend.ipset, "restore"], sets_text([CreateSet(name, "hash:net", family)]))
         if not done.ok:
             return f"ipset: {done.words}"
-        rule = f"-A {chain} -m set --match-set {name} src -j RETURN"
-        done = run(backend.restore_command(family), f"*filter\n:{chain} - [0:0]\n{rule}\nCOMMIT\n")
+        matching = rule(SetMatch(name, (End.SOURCE,)), action=Verdict.RETURN)
+        done = run(backend.restore_command(family), table_text([DeclareChain(chain), AppendRule(chain, matching)]))
         return "" if done.ok else f"{os.path.basename(backend.restore[family])}: {done.words}"
     finally:
-        run(backend.restore_command(family), f"*filter\n:{chain} - [0:0]\n-X {chain}\nCOMMIT\n")
+        run(backend.restore_command(family), table_text([DeclareChain(chain), DeleteChain(chain)]))
         run([backend.ipset, "destroy", name])  # nft may still hold it for a moment; then it is removed as a stale set

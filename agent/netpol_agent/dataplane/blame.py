@@ -1,4 +1,4 @@
-"""Which line spoiled an iptables transaction: from the program's words, or by trying.
+"""Which change spoiled an iptables transaction: from the program's words, or by trying.
 
 nft names the line; legacy names only COMMIT when it is the kernel that refuses. Then the rules are tried in a chain
 of their own that nothing leads to, half of them at a time.
@@ -7,34 +7,33 @@ of their own that nothing leads to, half of them at a time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from netpol_agent.dataplane.runner import Done
-from netpol_compiler.ruleset.values import CHAIN_PREFIX, Rules
+from netpol_compiler.ruleset.changes import AppendRule, DeclareChain, DeleteChain, TableChange
+from netpol_compiler.ruleset.rules import ChainRule, Rule, Rules, Verdict
+from netpol_compiler.ruleset.values import CHAIN_PREFIX
 
 TRIAL_CHAIN = f"{CHAIN_PREFIX}trial"
 TRIALS = 400
 """Processes at most that one search may start."""
 
 _LINE = re.compile(r"\bline:? (\d+)")
-_SET = re.compile(r"--match-set (\S+)")
-_OUR_TARGET = re.compile(rf"-[jg] {CHAIN_PREFIX}\S+")
+
+Submit = Callable[[Sequence[TableChange]], Done]
 
 
-def sets_of(rules: Iterable[str]) -> frozenset[str]:
-    """Names of the sets that rules match on."""
-    return frozenset(name for rule in rules for name in _SET.findall(rule))
+def change_of_error(err: str, changes: Sequence[TableChange]) -> TableChange | None:
+    """The change whose line `err` complains about; None when it names none of them. The first is on line 2."""
+    match = _LINE.search(err)
+    place = int(match[1]) - 2 if match else -1
+    return changes[place] if 0 <= place < len(changes) else None
 
 
-def line_of_error(err: str, text: str) -> str:
-    """The line of `text` that `err` complains about; empty when it names none."""
-    match, lines = _LINE.search(err), text.splitlines()
-    return lines[int(match[1]) - 1] if match and 1 <= int(match[1]) <= len(lines) else ""
-
-
-def find_bad_chains(chains: Mapping[str, Rules], submit: Callable[[str], Done]) -> dict[str, str]:
+def find_bad_chains(chains: Mapping[str, Rules], submit: Submit) -> dict[str, Rule]:
     """The chains of which the kernel refuses a rule, with that rule. Leaves nothing behind."""
-    by_rule: dict[str, list[str]] = {}
+    by_rule: dict[Rule, list[str]] = {}
     for name, rules in chains.items():
         for rule in rules:
             by_rule.setdefault(rule, []).append(name)
@@ -43,7 +42,7 @@ def find_bad_chains(chains: Mapping[str, Rules], submit: Callable[[str], Done]) 
     return {name: rule for rule in bad for name in by_rule[rule]}
 
 
-def _search(rules: Sequence[str], submit: Callable[[str], Done], budget: list[int]) -> list[str]:
+def _search(rules: Sequence[Rule], submit: Submit, budget: list[int]) -> list[Rule]:
     if not rules or budget[0] <= 0 or _accepted(rules, submit, budget):
         return []
     if len(rules) == 1:
@@ -52,11 +51,14 @@ def _search(rules: Sequence[str], submit: Callable[[str], Done], budget: list[in
     return _search(rules[:middle], submit, budget) + _search(rules[middle:], submit, budget)
 
 
-def _accepted(rules: Sequence[str], submit: Callable[[str], Done], budget: list[int]) -> bool:
+def _accepted(rules: Sequence[Rule], submit: Submit, budget: list[int]) -> bool:
     budget[0] -= 1
-    # Where a rule leads does not matter here, and that chain may not exist yet.
-    tried = [f"-A {TRIAL_CHAIN} {_OUR_TARGET.sub('-j RETURN', rule)}" for rule in rules]
-    done = submit("\n".join(["*filter", f":{TRIAL_CHAIN} - [0:0]", *tried, "COMMIT", ""]))
+    done = submit([DeclareChain(TRIAL_CHAIN), *(AppendRule(TRIAL_CHAIN, _leading_nowhere(rule)) for rule in rules)])
     if done.ok:
-        submit(f"*filter\n:{TRIAL_CHAIN} - [0:0]\n-X {TRIAL_CHAIN}\nCOMMIT\n")
+        submit([DeclareChain(TRIAL_CHAIN), DeleteChain(TRIAL_CHAIN)])
     return done.ok
+
+
+def _leading_nowhere(rule: Rule) -> Rule:
+    """Where a rule leads does not matter here, and that chain may not exist yet."""
+    return replace(rule, action=Verdict.RETURN) if isinstance(rule, ChainRule) and rule.target else rule

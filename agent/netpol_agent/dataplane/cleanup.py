@@ -15,7 +15,7 @@ from netpol_agent.dataplane.iptables import FilterTable
 from netpol_agent.dataplane.runner import Processes, Runner
 from netpol_agent.errors import AgentError, KernelError
 from netpol_compiler.model.kinds import FAMILIES
-from netpol_compiler.ruleset.render import destroy_set
+from netpol_compiler.ruleset.changes import DestroySet, RemoveRule
 from netpol_compiler.ruleset.values import CHAIN_PREFIX, HOOK_PARENT, HOOK_RULE
 
 PATIENCE = 5.0
@@ -63,7 +63,7 @@ def clean_chains(backend: Backend, run: Runner, removed: Removed) -> None:
 
 def _clean_table(table: FilterTable, removed: Removed) -> str:
     state = table.read()
-    hooks = [f"-D {HOOK_PARENT} {HOOK_RULE}"] * state.hooks + [stray.replace("-A", "-D", 1) for stray in state.strays]
+    hooks = [*[RemoveRule(HOOK_PARENT, HOOK_RULE)] * state.hooks, *state.strays]
     outcome = table.write({}, state.chains, hooks, state.chains)
     removed.chains += len(outcome.down)
     return outcome.whole or "; ".join(f.words for f in outcome.failures.values())
@@ -74,16 +74,16 @@ def _clean_sets(ipsets: IPSets, removed: Removed) -> None:
     try:
         names = sorted(ipsets.read())
         removed.sets = len(names)
-        failures = ipsets.write([destroy_set(n) for n in names]) if names else []
+        failures = ipsets.write([DestroySet(n) for n in names])
         # nf_tables lets go of a removed rule's sets a moment after the transaction.
         while any(f.busy for f in failures) and time.monotonic() < deadline:
             time.sleep(0.02)
-            failures = ipsets.write([f.line for f in failures])
+            failures = ipsets.write([f.change for f in failures])
     except KernelError as error:
         removed.failures.append(str(error))
         return
     removed.sets -= len(failures)
-    removed.failures += [f"set {f.set_name}: {f.error}" for f in failures]
+    removed.failures += [f"set {f.change.name}: {f.error}" for f in failures]
 
 
 def clean_other_backend(kind: BackendKind, run: Runner) -> Removed:

@@ -12,19 +12,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from netpol_agent.dataplane.backend import Backend
-from netpol_agent.dataplane.ipsets import IPSets, LineFailure, failed_members, member_changes
+from netpol_agent.dataplane.ipsets import IPSets, SetFailure, failed_members, member_changes
 from netpol_agent.dataplane.iptables import FilterTable, Outcome, TableState
 from netpol_agent.dataplane.runner import Runner
 from netpol_agent.dataplane.transactions import SizeLimit
 from netpol_agent.errors import Failure, KernelError
 from netpol_agent.netlink.ipset import KernelSets
 from netpol_compiler.model.kinds import Family
-from netpol_compiler.ruleset.render import add_members, create_set, delete_members, destroy_set
-from netpol_compiler.ruleset.values import IPSet, Rules, Ruleset, Touched, set_prefix
+from netpol_compiler.ruleset.changes import (
+    CreateSet,
+    DeleteMember,
+    DestroySet,
+    SetChange,
+    TableChange,
+    add_members,
+    create_set,
+    delete_members,
+)
+from netpol_compiler.ruleset.render import set_change_text
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched, element, is_exception, set_prefix
 from netpol_kube.backoff import Backoff
 
 T = TypeVar("T")
@@ -50,11 +61,11 @@ class SyncResult:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """What the kernel really holds where that differs from what we wrote. None: it is gone.
-    `hooks`: the lines that put the hook right again, for the families where it is not."""
+    `hooks`: the changes that put the hook right again, for the families where it is not."""
 
     chains: Mapping[Family, Mapping[str, Rules | None]] = field(default_factory=dict)
     sets: Mapping[str, IPSet | None] = field(default_factory=dict)
-    hooks: Mapping[Family, Sequence[str]] = field(default_factory=dict)
+    hooks: Mapping[Family, Sequence[TableChange]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.hooks or any(self.chains.values()))
@@ -115,7 +126,7 @@ class Dataplane:
         self.ipsets = IPSets(backend.ipset, run, kernel_sets)
         self._clock = clock
         self._loaded = False
-        self._hook_lines: dict[Family, list[str]] = {}
+        self._hook_changes: dict[Family, Sequence[TableChange]] = {}
         self._failures: dict[tuple[str, str], Failure] = {}
         self._busy: dict[str, int] = {}
         self._pending_sets: set[str] = set()
@@ -137,14 +148,14 @@ class Dataplane:
 
     def note_hook(self, family: Family, state: TableState) -> None:
         """Remember what the next transaction has to do to have the hook first."""
-        self._hook_lines[family] = state.hook_lines
+        self._hook_changes[family] = state.hook_changes
 
     def adopt(self, drift: Drift) -> None:
         """Believe the kernel where it differs from what we wrote; the next sync then repairs the difference."""
         for family, chains in drift.chains.items():
             _merge(self.chains[family], chains)
         _merge(self.sets, drift.sets)
-        self._hook_lines.update({f: list(lines) for f, lines in drift.hooks.items()})
+        self._hook_changes.update(drift.hooks)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -186,11 +197,14 @@ class Dataplane:
 
     def _names(self, ruleset: Ruleset, touched: Touched | None) -> tuple[frozenset[str], dict[Family, frozenset[str]]]:
         if touched is None:
-            return (
-                frozenset(ruleset.sets) | frozenset(self.sets),
-                {f: frozenset(ruleset.chains.get(f, {})) | frozenset(self.chains[f]) for f in self.families},
+            touched = Touched(
+                {f: frozenset(ruleset.chains.get(f, {}).keys() | self.chains[f].keys()) for f in self.families},
+                frozenset(ruleset.sets.keys() | self.sets.keys()),
             )
-        retry = self.retry_at is not None and self._clock() >= self.retry_at
+            # What failed and is neither there nor wanted any more is not pending either.
+            retry = True
+        else:
+            retry = self.retry_at is not None and self._clock() >= self.retry_at
         sets = touched.sets | (self._pending_sets if retry else frozenset())
         chains = {
             f: touched.chains.get(f, frozenset()) | (self._pending_chains[f] if retry else frozenset()) for f in self.families
@@ -199,35 +213,34 @@ class Dataplane:
 
     def _sets_up(self, work: _Work) -> frozenset[str]:
         """Create sets, add members. Returns the desired sets that do not exist."""
-        lines: list[str] = []
+        changes: list[SetChange] = []
         for name in sorted(work.sets & work.ruleset.sets.keys()):
             desired, now = work.ruleset.sets[name], self.sets.get(name)
             if now is None or now.type != desired.type:
-                lines.append(create_set(desired))
+                changes.append(create_set(desired))
             added, _ = member_changes(now.members if now else frozenset(), desired.members)
-            lines += add_members(name, added)
-            work.tightened = work.tightened or (now is not None and any(m.endswith(" nomatch") for m in added))
-        failures = self.ipsets.write(lines) if lines else []
-        work.changed = work.changed or bool(lines)
+            changes += add_members(name, added)
+            work.tightened = work.tightened or (now is not None and any(map(is_exception, added)))
+        failures = self.ipsets.write(changes)
+        work.changed = work.changed or bool(changes)
         self._note_sets(work, failures)
         missing = work.ruleset.sets.keys() - self.sets.keys()
         # A set that could not take an exception would admit what it must not: its rules count as impossible.
-        open_sets = {name for name, member in failed_members(failures) if member.endswith(" nomatch")}
-        uncreated = {f.set_name for f in failures if f.is_create}
-        return frozenset(missing | open_sets | uncreated)
+        open_sets = {name for name, member in failed_members(failures) if is_exception(member)}
+        return frozenset(missing | open_sets | _uncreated(failures))
 
-    def _note_sets(self, work: _Work, failures: list[LineFailure]) -> None:
-        failed, uncreated = failed_members(failures), {f.set_name for f in failures if f.is_create}
+    def _note_sets(self, work: _Work, failures: list[SetFailure]) -> None:
+        failed, uncreated = failed_members(failures), _uncreated(failures)
         for name in work.sets & work.ruleset.sets.keys():
             desired, now = work.ruleset.sets[name], self.sets.get(name)
             self._settle("set", name, None)
             if name not in uncreated:
                 added = {m for m in desired.members if (name, m) not in failed}
-                replaced = {m.removesuffix(" nomatch") for m in added}
-                kept = {m for m in (now.members if now else ()) if m in added or m.removesuffix(" nomatch") not in replaced}
+                replaced = set(map(element, added))
+                kept = {m for m in (now.members if now else ()) if m in added or element(m) not in replaced}
                 self.sets[name] = IPSet(name, desired.type, desired.family, frozenset(added | kept))
         for failure in failures:
-            self._settle("set", failure.set_name, Failure(f"set {failure.set_name}", failure.line, failure.error))
+            self._settle("set", failure.change.name, _failure(failure))
 
     def _chains_step(self, work: _Work, family: Family, absent: frozenset[str]) -> bool:
         """One family's transaction. Returns whether it went through, so that sets may go."""
@@ -246,7 +259,7 @@ class Dataplane:
             self._pending_chains[family] |= work.chains[family]
             return False
         self._settle("family", str(int(family)), None)
-        self._hook_lines[family] = []
+        self._hook_changes[family] = ()
         now, desired = self.chains[family], work.ruleset.chains.get(family, {})
         now.update(outcome.up)
         for name in outcome.down:
@@ -262,7 +275,7 @@ class Dataplane:
         now, desired = self.chains[family], work.ruleset.chains.get(family, {})
         up = {n: desired[n] for n in work.chains[family] if n in desired and desired[n] != now.get(n)}
         down = {n for n in work.chains[family] if n in now and n not in desired}
-        hook = self._hook_lines.get(family, []) if desired else []
+        hook = self._hook_changes.get(family, ()) if desired else ()
         if not up and not down and not hook:
             return Outcome()
         work.changed = True
@@ -271,51 +284,52 @@ class Dataplane:
 
     def _sets_down(self, work: _Work, families: list[Family]) -> None:
         """Remove members and sets that nothing needs any more; only of families whose chains are in force."""
-        lines: list[str] = []
-        prefixes = tuple(map(set_prefix, families))
-        for name in sorted(n for n in work.sets if n in self.sets and n.startswith(prefixes) and prefixes):
+        changes: list[SetChange] = []
+        there = sorted(n for n in work.sets if n in self.sets and self.sets[n].family in families)
+        for name in there:
             desired = work.ruleset.sets.get(name)
             if desired is not None and self.sets[name].type == desired.type:
-                lines += delete_members(name, member_changes(self.sets[name].members, desired.members)[1])
-        work.tightened = work.tightened or bool(lines)
-        gone = (work.sets & self.sets.keys()) - work.ruleset.sets.keys()
-        lines += [destroy_set(name) for name in sorted(gone) if prefixes and name.startswith(prefixes)]
-        failures: list[LineFailure] = []
-        if lines:
-            work.changed = True
-            try:
-                failures = self.ipsets.write(lines)
-            except KernelError as error:
-                failures = [LineFailure(line, str(error)) for line in lines]
-        self._note_removals(work, lines, failures)
+                changes += delete_members(name, member_changes(self.sets[name].members, desired.members)[1])
+        work.tightened = work.tightened or bool(changes)
+        changes += [DestroySet(name) for name in there if name not in work.ruleset.sets]
+        work.changed = work.changed or bool(changes)
+        try:
+            failures = self.ipsets.write(changes)
+        except KernelError as error:
+            failures = [SetFailure(change, str(error)) for change in changes]
+        self._note_removals(work, changes, failures)
 
-    def _note_removals(self, work: _Work, lines: list[str], failures: list[LineFailure]) -> None:
-        failed = {f.line: f for f in failures}
-        for line in lines:
-            verb, name, *_ = line.split(" ", 3)
-            failure = failed.get(line)
-            if verb == "destroy" and failure is None:
-                del self.sets[name]
-                self._busy.pop(name, None)
-                self._settle("set", name, None)
-            elif verb == "destroy" and failure is not None:
-                self._busy[name] = self._busy.get(name, 0) + 1
-                if not failure.busy or self._busy[name] >= BUSY_TRIES:
-                    self._settle("set", name, Failure(f"set {name}", line, failure.error))
+    def _note_removals(self, work: _Work, changes: list[SetChange], failures: list[SetFailure]) -> None:
+        failed = {f.change: f for f in failures}
+        deleted: dict[str, set[str]] = {}
+        for change in changes:
+            name, failure = change.name, failed.get(change)
+            if isinstance(change, DestroySet):
+                self._note_destroyed(name, failure)
             elif failure is not None:
-                self._settle("set", name, Failure(f"set {name}", line, failure.error))
-        not_removed = failed_members(failures)
+                self._settle("set", name, _failure(failure))
+            elif isinstance(change, DeleteMember):
+                deleted.setdefault(name, set()).add(change.member)
+        for name, members in deleted.items():
+            now = self.sets[name]
+            self.sets[name] = replace(now, members=frozenset(m for m in now.members if element(m) not in members))
         for name in work.sets:
-            now, desired = self.sets.get(name), work.ruleset.sets.get(name)
-            if lines and now is not None and desired is not None:
-                left = {m for m in now.members if m in desired.members or (name, m.removesuffix(" nomatch")) in not_removed}
-                self.sets[name] = IPSet(name, now.type, now.family, frozenset(left))
-            pending = self.sets.get(name) != desired
+            pending = self.sets.get(name) != work.ruleset.sets.get(name)
             (self._pending_sets.add if pending else self._pending_sets.discard)(name)
+
+    def _note_destroyed(self, name: str, failure: SetFailure | None) -> None:
+        if failure is None:
+            del self.sets[name]
+            self._busy.pop(name, None)
+            self._settle("set", name, None)
+            return
+        self._busy[name] = self._busy.get(name, 0) + 1
+        if not failure.busy or self._busy[name] >= BUSY_TRIES:
+            self._settle("set", name, _failure(failure))
 
     def behind(self, ruleset: Ruleset) -> Behind:
         """What the kernel lacks of `ruleset`. What only has to go does not count."""
-        hooks = any(self._hook_lines.get(f) and ruleset.chains.get(f) for f in self.families)
+        hooks = any(self._hook_changes.get(f) and ruleset.chains.get(f) for f in self.families)
         return Behind(
             everything=hooks or not self._loaded or ("whole", "") in self._failures,
             chains={f: frozenset(names & ruleset.chains.get(f, {}).keys()) for f, names in self._pending_chains.items()},
@@ -338,7 +352,7 @@ class Dataplane:
 
     def _result(self, work: _Work) -> SyncResult:
         self._failures.pop(("whole", ""), None)
-        hooks = any(lines and work.ruleset.chains.get(f) for f, lines in self._hook_lines.items())
+        hooks = any(changes and work.ruleset.chains.get(f) for f, changes in self._hook_changes.items())
         pending = bool(self._pending_sets or any(self._pending_chains.values()) or hooks)
         if pending:
             self._schedule()
@@ -351,6 +365,14 @@ class Dataplane:
         now = self._clock()
         if self.retry_at is None or now >= self.retry_at:
             self.retry_at = now + self._backoff.next_seconds()
+
+
+def _uncreated(failures: Iterable[SetFailure]) -> set[str]:
+    return {f.change.name for f in failures if isinstance(f.change, CreateSet)}
+
+
+def _failure(failure: SetFailure) -> Failure:
+    return Failure(f"set {failure.change.name}", set_change_text(failure.change), failure.error)
 
 
 def _merge(into: dict[str, T], drift: Mapping[str, T | None]) -> None:

@@ -1,6 +1,6 @@
-"""The kernel's ipsets: reading ours, writing lines, and finding the one line that spoils a batch.
+"""The kernel's ipsets: reading ours, writing changes, and finding the one change that spoils a batch.
 
-In: restore lines. Out: what failed, line by line, after everything else was applied. Excluded: what to write and in
+In: changes. Out: what failed, change by change, after everything else was applied. Excluded: what to write and in
 which order (`dataplane`). Only names with our prefixes are ever read or written.
 """
 
@@ -15,7 +15,9 @@ from netpol_agent.dataplane.runner import Done, Runner
 from netpol_agent.errors import KernelError
 from netpol_agent.netlink.ipset import KernelSets
 from netpol_compiler.model.kinds import FAMILIES, Family
-from netpol_compiler.ruleset.values import IPSet, set_prefix
+from netpol_compiler.ruleset.changes import AddMember, CreateSet, DeleteMember, DestroySet, SetChange
+from netpol_compiler.ruleset.render import sets_text
+from netpol_compiler.ruleset.values import IPSet, element, set_prefix
 
 PREFIXES = tuple(set_prefix(f) for f in FAMILIES)
 PATIENCE = 3
@@ -25,24 +27,16 @@ _ERROR_LINE = re.compile(r"Error in line (\d+): *(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class LineFailure:
-    """A line that the kernel refused, or that was not tried because its set is refused."""
+class SetFailure:
+    """A change that the kernel refused, or that was not tried because its set is refused."""
 
-    line: str
+    change: SetChange
     error: str
-
-    @property
-    def set_name(self) -> str:
-        return _name(self.line)
-
-    @property
-    def is_create(self) -> bool:
-        return self.line.startswith("create ")
 
     @property
     def busy(self) -> bool:
         """Whether a rule that is about to go still holds the set."""
-        return self.line.startswith("destroy ") and "in use" in self.error
+        return isinstance(self.change, DestroySet) and "in use" in self.error
 
 
 def parse_save(text: str) -> dict[str, IPSet]:
@@ -67,8 +61,8 @@ def member_changes(old: frozenset[str], new: frozenset[str]) -> tuple[frozenset[
     """Members to add before the chains change, and to remove after. `X` and `X nomatch` are one element of the
     kernel's: adding one replaces the other, so nothing is left to remove."""
     added, removed = new - old, old - new
-    kept = {_element(m) for m in new} if removed else set()
-    return added, frozenset(m for m in removed if _element(m) not in kept)
+    kept = set(map(element, new)) if removed else set()
+    return added, frozenset(m for m in removed if element(m) not in kept)
 
 
 class IPSets:
@@ -90,78 +84,64 @@ class IPSets:
             raise KernelError(f"ipset save: {done.words}")
         return done.out
 
-    def write(self, lines: Sequence[str]) -> list[LineFailure]:
-        """Apply `lines`, each repeatable. Raises KernelError when it is not the lines that are at fault.
+    def write(self, changes: Sequence[SetChange]) -> list[SetFailure]:
+        """Make `changes`. Raises KernelError when it is not the changes that are at fault.
 
-        A refused line stops ipset, and it may not even have applied those before it; so the rest is run again.
+        A refused one stops ipset, and it may not even have made those before it; so the rest is run again.
         """
-        remaining, failures = list(lines), list[LineFailure]()
+        remaining, failures = list(changes), list[SetFailure]()
         if self._kernel is not None:
             remaining = remaining[self._kernel.apply(remaining) :]
-        created = [line for line in remaining if line.startswith("create ")]
+        created = [change for change in remaining if isinstance(change, CreateSet)]
         refused: Counter[str] = Counter()
         while remaining:
             done = self._submit(remaining)
             if done.ok:
                 break
             index, error = self._culprit(done, remaining)
-            failure = LineFailure(remaining[index], error)
-            failures.append(failure)
-            # What stands before a `destroy` was applied, and a destroy that went well cannot be repeated.
+            change = remaining[index]
+            failures.append(SetFailure(change, error))
+            # What stands before a DestroySet was made, and one that went well cannot be repeated.
             remaining = remaining[index + 1 :] if _once(remaining[:index]) else remaining[:index] + remaining[index + 1 :]
-            refused[failure.set_name] += 1
-            if failure.is_create or refused[failure.set_name] >= PATIENCE:
-                given_up = [line for line in remaining if _name(line) == failure.set_name]
-                remaining = [line for line in remaining if _name(line) != failure.set_name]
-                failures += [LineFailure(line, f"not tried: {error}") for line in given_up]
+            refused[change.name] += 1
+            if isinstance(change, CreateSet) or refused[change.name] >= PATIENCE:
+                given_up = [other for other in remaining if other.name == change.name]
+                remaining = [other for other in remaining if other.name != change.name]
+                failures += [SetFailure(other, f"not tried: {error}") for other in given_up]
         self._learn(created)
         return failures
 
-    def _learn(self, created: Sequence[str]) -> None:
+    def _learn(self, created: Sequence[CreateSet]) -> None:
         """From sets that the program has made the kernel's part learns to make others."""
-        for line in created if self._kernel is not None else ():
-            _, name, kind, *options = line.split()
-            if self._kernel is not None and not self._kernel.knows(kind, "inet6" in options):
-                self._kernel.learn(name)
+        for change in created if self._kernel is not None else ():
+            if self._kernel is not None and not self._kernel.knows(change.type, change.family):
+                self._kernel.learn(change.name)
 
-    def _submit(self, lines: Sequence[str]) -> Done:
-        return self._run([self._program, "restore"], "\n".join([*lines, ""]))
+    def _submit(self, changes: Sequence[SetChange]) -> Done:
+        return self._run([self._program, "restore"], sets_text(changes))
 
-    def _culprit(self, done: Done, lines: Sequence[str]) -> tuple[int, str]:
+    def _culprit(self, done: Done, changes: Sequence[SetChange]) -> tuple[int, str]:
         match = _ERROR_LINE.search(done.err)
-        if match and 1 <= int(match[1]) <= len(lines):
+        if match and 1 <= int(match[1]) <= len(changes):
             return int(match[1]) - 1, " ".join(match[2].split())
-        if done.code < 0 or _once(lines):
+        if done.code < 0 or _once(changes):
             raise KernelError(f"ipset restore: {done.words}")
-        return self._bisect(lines), done.words
+        return self._bisect(changes), done.words
 
-    def _bisect(self, lines: Sequence[str]) -> int:
-        """Index of the line without which what stands before it succeeds. Lines are repeatable, so trying is safe."""
-        low, high = 0, len(lines)
+    def _bisect(self, changes: Sequence[SetChange]) -> int:
+        """Index of the change without which what stands before it succeeds. Changes are repeatable, so trying is safe."""
+        low, high = 0, len(changes)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._submit(lines[:middle]).ok else (low, middle)
+            low, high = (middle, high) if self._submit(changes[:middle]).ok else (low, middle)
         return low
 
 
-def failed_members(failures: Iterable[LineFailure]) -> set[tuple[str, str]]:
-    """(set, member) of the `add` and `del` lines among `failures`."""
-    out = set()
-    for failure in failures:
-        verb, name, *rest = failure.line.split()
-        if verb in ("add", "del"):
-            out.add((name, " ".join(word for word in rest if word != "-exist")))
-    return out
+def failed_members(failures: Iterable[SetFailure]) -> set[tuple[str, str]]:
+    """(set, member) of the members among `failures` that could not be added or deleted."""
+    return {(f.change.name, f.change.member) for f in failures if isinstance(f.change, AddMember | DeleteMember)}
 
 
-def _once(lines: Iterable[str]) -> bool:
-    """Whether `lines` hold one that cannot be repeated. Every destroy comes after all other lines of its batch."""
-    return any(line.startswith("destroy ") for line in lines)
-
-
-def _element(member: str) -> str:
-    return member.removesuffix(" nomatch")
-
-
-def _name(line: str) -> str:
-    return line.split(" ", 2)[1]
+def _once(changes: Iterable[SetChange]) -> bool:
+    """Whether one of `changes` cannot be repeated. Every DestroySet comes after all other changes of its batch."""
+    return any(isinstance(change, DestroySet) for change in changes)

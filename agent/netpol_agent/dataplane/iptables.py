@@ -7,22 +7,25 @@ any drops everything (fail closed).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netpol_agent.dataplane.backend import Backend
-from netpol_agent.dataplane.blame import find_bad_chains, line_of_error, sets_of
+from netpol_agent.dataplane.blame import change_of_error, find_bad_chains
 from netpol_agent.dataplane.runner import Done, Runner
-from netpol_agent.dataplane.transactions import TOO_LONG, SizeLimit, targets_of, transactions
+from netpol_agent.dataplane.transactions import TOO_LONG, SizeLimit, transactions
 from netpol_agent.errors import Failure, KernelError
 from netpol_compiler.model.kinds import DIRECTIONS, Family
-from netpol_compiler.ruleset.rule_text import ALLOW_CHAIN, chain_of
-from netpol_compiler.ruleset.values import CHAIN_PREFIX, FORWARD_CHAIN, HOOK_PARENT, HOOK_RULE, Rules
+from netpol_compiler.ruleset.changes import AppendRule, InsertRule, RemoveRule, TableChange
+from netpol_compiler.ruleset.reader import read_rule
+from netpol_compiler.ruleset.render import change_text, rule_text, table_text
+from netpol_compiler.ruleset.rules import Rule, Rules, Verdict, rule, sets_of, targets_of
+from netpol_compiler.ruleset.values import ALLOW_CHAIN, CHAIN_PREFIX, FORWARD_CHAIN, HOOK_PARENT, HOOK_RULE, direction_chain
 
-FIXED_CHAINS = frozenset({FORWARD_CHAIN, ALLOW_CHAIN, *(chain_of(d) for d in DIRECTIONS)})
+FIXED_CHAINS = frozenset({FORWARD_CHAIN, ALLOW_CHAIN, *map(direction_chain, DIRECTIONS)})
 """Every packet of the node passes these: closing one would cut off the whole node, so they fail as a whole."""
 
-DROP_ALL: Rules = ("-j DROP",)
+DROP_ALL: Rules = (rule(action=Verdict.DROP),)
 ROUNDS = 100
 """Refused chains at most that are found one after the other in one sync; more than that fails as a whole."""
 
@@ -34,12 +37,13 @@ _LOCKED = ("xtables lock", "Can't lock")
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """What the kernel holds. `hooks`: copies of our hook; `strays`: other rules outside that lead into our chains."""
+    """What the kernel holds. `hooks`: copies of our hook; `strays`: what removes the other rules outside that lead into
+    our chains."""
 
     chains: Mapping[str, Rules]
     hooks: int = 0
     hook_first: bool = False
-    strays: tuple[str, ...] = ()
+    strays: tuple[RemoveRule, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -47,35 +51,41 @@ class TableState:
         return self.hook_first and self.hooks == 1
 
     @property
-    def hook_lines(self) -> list[str]:
-        """What puts the hook first. Old copies are named by content, never by number, so that no foreign rule that
-        moved meanwhile can be hit; the transaction is atomic, so there is no moment without the hook."""
+    def hook_changes(self) -> list[TableChange]:
+        """What puts the hook first. The transaction is atomic, so there is no moment without the hook."""
         if self.hook_right:
             return []
-        return [f"-D {HOOK_PARENT} {HOOK_RULE}"] * self.hooks + [f"-I {HOOK_PARENT} 1 {HOOK_RULE}"]
+        return [*[RemoveRule(HOOK_PARENT, HOOK_RULE)] * self.hooks, InsertRule(HOOK_PARENT, HOOK_RULE)]
 
 
 def parse_save(out: str, err: str = "") -> TableState:
     """Our part of what `iptables-save -t filter` printed."""
-    chains: dict[str, list[str]] = {}
-    hooks, first, seen, strays = 0, False, 0, []
+    chains: dict[str, list[Rule]] = {}
+    hooks, first, seen, strays = 0, False, 0, list[RemoveRule]()
     for line in out.splitlines():
         if line.startswith(f":{CHAIN_PREFIX}"):
             chains[line[1:].split(" ", 1)[0]] = []
         elif line.startswith("-A "):
-            _, chain, rule = line.split(" ", 2) if line.count(" ") > 1 else (*line.split(" "), "")
-            if chain in chains:
-                chains[chain].append(rule)
-                continue
+            chain, _, text = line.removeprefix("-A ").partition(" ")
             seen += chain == HOOK_PARENT
-            if chain == HOOK_PARENT and rule == HOOK_RULE:
+            if chain not in chains and CHAIN_PREFIX not in text:
+                continue  # a rule of others, which need not be understood
+            found = read_rule(text)
+            if chain in chains:
+                chains[chain].append(found)
+            elif chain == HOOK_PARENT and found == HOOK_RULE:
                 hooks += 1
                 first = first or seen == 1
-            elif any(t.startswith(CHAIN_PREFIX) for t in targets_of([rule])):
-                strays.append(line)
+            elif found.target.startswith(CHAIN_PREFIX):
+                strays.append(RemoveRule(chain, found))
     # nft prints its complaint about foreign native tables and still ends well (exit code 0).
     said = [line.lstrip("# ") for line in (*err.splitlines(), *out.splitlines()) if "incompatible" in line or "Warning" in line]
     return TableState({n: tuple(r) for n, r in chains.items()}, hooks, first, tuple(strays), tuple(dict.fromkeys(said)))
+
+
+def our_lines(out: str) -> list[str]:
+    """All of what `iptables-save -t filter` printed that `parse_save` may make anything of: no times, no counters of others."""
+    return [line for line in out.splitlines() if CHAIN_PREFIX in line or line.startswith(f"-A {HOOK_PARENT}")]
 
 
 @dataclass(slots=True)
@@ -99,12 +109,17 @@ class FilterTable:
         self._run = run
         self._size = size or SizeLimit()
 
-    def read(self) -> TableState:
-        """Raises KernelError."""
+    def save(self) -> Done:
+        """What the table's program prints of it. Raises KernelError."""
         done = self._run([self._backend.save[self.family], "-t", "filter"])
         if not done.ok:
             raise KernelError(f"reading the IPv{int(self.family)} filter table: {done.words}")
-        state = parse_save(done.out, done.err)
+        return done
+
+    def read(self, saved: Done | None = None) -> TableState:
+        """The state of the table, or of what was `saved` of it. Raises KernelError."""
+        saved = saved or self.save()
+        state = parse_save(saved.out, saved.err)
         # Foreign base chains beside ours are only worth a warning; a table that iptables cannot read at all is not.
         if unreadable := [w for w in state.warnings if "is incompatible" in w]:
             raise KernelError(f"the IPv{int(self.family)} filter table is not iptables' own any more: {unreadable[0]}")
@@ -117,15 +132,15 @@ class FilterTable:
             raise KernelError(f"reading {HOOK_PARENT}: {done.words}")
         return parse_save(done.out, done.err)
 
-    def submit(self, text: str) -> Done:
+    def submit(self, changes: Sequence[TableChange]) -> Done:
         """One transaction. A failed one changed nothing."""
-        return self._run(self._backend.restore_command(self.family), text)
+        return self._run(self._backend.restore_command(self.family), table_text(changes))
 
     def write(
         self,
         up: Mapping[str, Rules],
         down: Iterable[str],
-        hook: list[str],
+        hook: Sequence[TableChange],
         programmed: Mapping[str, Rules],
         absent_sets: frozenset[str] = frozenset(),
     ) -> Outcome:
@@ -140,44 +155,44 @@ class FilterTable:
         for _ in range(ROUNDS):
             if attempt.whole:
                 return Outcome(whole=attempt.whole)
-            text, done = self._submit_all(attempt, hook)
+            changes, done = self._submit_all(attempt, hook)
             if done.ok:
                 return Outcome(attempt.up, attempt.down, attempt.failures)
-            if TOO_LONG in done.err and len(text) > SMALLEST_PART:
-                self._size.characters = len(text) // 2
+            if TOO_LONG in done.err and (size := len(table_text(changes))) > SMALLEST_PART:
+                self._size.characters = size // 2
                 continue
             if done.code < 0 or any(word in done.err for word in _LOCKED):
                 return Outcome(whole=done.words)
-            line = line_of_error(done.err, text)
-            if line in hook and line.startswith("-D"):
+            change = change_of_error(done.err, changes)
+            if change in hook and isinstance(change, RemoveRule):
                 return Outcome(whole=done.words, hook_moved=True)
-            if not self._blame(attempt, line, done.words):
+            if not self._blame(attempt, change, done.words):
                 return Outcome(whole=done.words)
         return Outcome(whole=f"more than {ROUNDS} chains were refused; the last: {list(attempt.failures.values())[-1].words}")
 
-    def _submit_all(self, attempt: _Attempt, hook: list[str]) -> tuple[str, Done]:
-        """Submit up to the first text that fails; returns the last one and how it went."""
-        text, done = "", Done(0, "", "")
-        for text in transactions(attempt.up, attempt.down, hook, attempt.programmed, self._size.characters):
-            done = self.submit(text)
+    def _submit_all(self, attempt: _Attempt, hook: Sequence[TableChange]) -> tuple[list[TableChange], Done]:
+        """Submit up to the first transaction that fails; returns the last one and how it went."""
+        changes, done = list[TableChange](), Done(0, "", "")
+        for changes in transactions(attempt.up, attempt.down, hook, attempt.programmed, self._size.characters):
+            done = self.submit(changes)
             if not done.ok:
                 break
-        return text, done
+        return changes, done
 
-    def _blame(self, attempt: _Attempt, line: str, error: str) -> bool:
+    def _blame(self, attempt: _Attempt, change: TableChange | None, error: str) -> bool:
         """Isolate what spoiled the transaction; False when nothing can be blamed."""
-        name = _chain_of_line(line)
-        if name in attempt.up or name in attempt.down:
-            attempt.isolate(name, line, error)
-            # The same words fail everywhere: one round for all chains that hold them.
-            missing = {s for s in sets_of([line]) if s in error}
+        if change is not None and (change.chain in attempt.up or change.chain in attempt.down):
+            line = change_text(change)
+            attempt.isolate(change.chain, line, error)
+            # The same set is missing everywhere: one round for all chains that match it.
+            missing = {s for s in change.rule.sets if s in error} if isinstance(change, AppendRule) else set()
             for other, rules in list(attempt.up.items()):
                 if missing & sets_of(rules):
                     attempt.isolate(other, line, error)
             return True
         bad = find_bad_chains(attempt.up, self.submit)
-        for other, rule in bad.items():
-            attempt.isolate(other, rule, error)
+        for other, refused in bad.items():
+            attempt.isolate(other, rule_text(refused), error)
         return bool(bad)
 
 
@@ -213,11 +228,3 @@ class _Attempt:
             kept = waiting.pop()
             self.down.discard(kept)
             waiting += sorted(targets_of(self.programmed.get(kept, ())) & self.down)
-
-
-def _chain_of_line(line: str) -> str:
-    """The chain that a line of a transaction is about; empty for hooks and COMMIT."""
-    if line.startswith(":"):
-        return line[1:].split(" ", 1)[0]
-    verb, _, rest = line.partition(" ")
-    return rest.split(" ", 1)[0] if verb in ("-A", "-X") else ""

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from netpol_agent.dataplane.runner import Runner
 from netpol_compiler.model.kinds import Family
-from netpol_compiler.ruleset.values import CHAIN_PREFIX, Rules
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import CHAIN_PREFIX
 
 _LIBRARIES = ("/usr/lib/*/xtables", "/usr/lib64/xtables", "/usr/lib/xtables", "/lib/xtables")
 

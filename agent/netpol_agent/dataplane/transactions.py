@@ -8,16 +8,14 @@ is filled in several, fewer allowances first, so that it is never more open than
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from netpol_compiler.ruleset.render import chains_transaction
-from netpol_compiler.ruleset.values import Rules
+from netpol_compiler.ruleset.changes import AppendRule, DeclareChain, DeleteChain, TableChange, chain_changes
+from netpol_compiler.ruleset.render import change_text, table_text
+from netpol_compiler.ruleset.rules import Rules, targets_of
 
 TOO_LONG = "Message too long"
-
-_TARGET = re.compile(r"(?:^| )-[jg] (\S+)")
 
 
 @dataclass(slots=True)
@@ -27,51 +25,42 @@ class SizeLimit:
     characters: int | None = None
 
 
-def targets_of(rules: Iterable[str]) -> set[str]:
-    """Where rules lead."""
-    return {target for rule in rules for target in _TARGET.findall(rule)}
-
-
 def transactions(
-    up: Mapping[str, Rules], down: Iterable[str], hook: Sequence[str], existing: Iterable[str], limit: int | None
-) -> list[str]:
-    """The texts to submit one after the other; one text when it is within `limit` (characters; None: no limit).
+    up: Mapping[str, Rules], down: Iterable[str], hook: Sequence[TableChange], existing: Iterable[str], limit: int | None
+) -> list[list[TableChange]]:
+    """What to submit one after the other; all at once when its text is within `limit` (characters; None: no limit).
     Empty when nothing is to do."""
-    text = chains_transaction(up, down, hook)
-    if limit is None or len(text) <= limit:
-        return [text] if text else []
+    whole = chain_changes(up, down, hook)
+    if limit is None or len(table_text(whole)) <= limit:
+        return [whole] if whole else []
     there = set(existing)
     fresh = {name: rules for name, rules in up.items() if name not in there}
     changed = {name: rules for name, rules in up.items() if name in there}
-    texts = _packed(_lines(fresh), limit)
+    parts = _packed(_filled(fresh), limit)
     # What is in force already changes in one step wherever that fits.
-    texts += _packed([*_lines(changed), *hook], limit)
+    parts += _packed([*_filled(changed), *hook], limit)
     gone = sorted(down)
-    texts += _packed([f":{name} - [0:0]" for name in gone], limit)
-    return texts + _packed([f"-X {name}" for name in gone], limit)
+    parts += _packed([DeclareChain(name) for name in gone], limit)
+    return parts + _packed([DeleteChain(name) for name in gone], limit)
 
 
-def _lines(chains: Mapping[str, Rules]) -> Iterator[str]:
+def _filled(chains: Mapping[str, Rules]) -> Iterator[TableChange]:
     for name in in_order_of_reference(chains):
-        yield f":{name} - [0:0]"
-        yield from (f"-A {name} {rule}" for rule in chains[name])
+        yield DeclareChain(name)
+        yield from (AppendRule(name, rule) for rule in chains[name])
 
 
-def _packed(lines: Iterable[str], limit: int) -> list[str]:
-    texts: list[str] = []
-    part: list[str] = []
+def _packed(changes: Iterable[TableChange], limit: int) -> list[list[TableChange]]:
+    parts: list[list[TableChange]] = []
     size = 0
-    for line in lines:
-        if part and size + len(line) > limit:
-            texts.append(_transaction(part))
-            part, size = [], 0
-        part.append(line)
-        size += len(line) + 1
-    return [*texts, _transaction(part)] if part else texts
-
-
-def _transaction(lines: Sequence[str]) -> str:
-    return "\n".join(["*filter", *lines, "COMMIT", ""])
+    for change in changes:
+        length = len(change_text(change))
+        if not parts or size + length > limit:
+            parts.append([])
+            size = 0
+        parts[-1].append(change)
+        size += length + 1
+    return parts
 
 
 def in_order_of_reference(chains: Mapping[str, Rules]) -> list[str]:

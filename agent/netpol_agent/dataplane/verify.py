@@ -7,17 +7,15 @@ first time that it is read, if both lead to the same place through the same sets
 
 from __future__ import annotations
 
-import shlex
-
 from netpol_agent.dataplane.backend import BackendKind
 from netpol_agent.dataplane.dataplane import Dataplane, Drift
 from netpol_agent.dataplane.ipsets import parse_save
-from netpol_agent.dataplane.iptables import TableState
+from netpol_agent.dataplane.iptables import FilterTable, our_lines
 from netpol_agent.netlink.messages import nft_generation
 from netpol_compiler.model.kinds import Family
-from netpol_compiler.ruleset.values import IPSet, Rules, set_prefix
-
-_TELLING = frozenset({"-s", "-d", "-p", "-j", "-g", "--dport", "--dports", "--match-set", "--mark", "--ctstate"})
+from netpol_compiler.ruleset.changes import TableChange
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import IPSet, set_prefix
 
 
 class Verifier:
@@ -25,9 +23,9 @@ class Verifier:
 
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
-        self._words: dict[Family, dict[str, str]] = {f: {} for f in dataplane.families}
         self._generation: int | None = None
         self._tables_read: int | None = None
+        self._chains_read: dict[Family, tuple[int, dict[str, Rules]]] = {}
         self._sets_read: tuple[int, dict[str, IPSet]] | None = None
 
     def note(self) -> None:
@@ -51,16 +49,16 @@ class Verifier:
         """Compare everything of ours. What surely did not change since it was last found right is not read again: an
         agent at rest costs one short process. Raises KernelError."""
         chains: dict[Family, dict[str, Rules | None]] = {}
-        hooks: dict[Family, list[str]] = {}
+        hooks: dict[Family, list[TableChange]] = {}
         # Taken before reading: what others commit meanwhile belongs to the next check.
         generation = nft_generation() if self._dataplane.backend.kind is BackendKind.NFT else None
         if generation is None or generation != self._tables_read:
             for family, table in self._dataplane.tables.items():
-                state = table.read()
-                if found := self._chains(family, state):
+                found, hook = self._table(family, table)
+                if found:
                     chains[family] = found
-                if state.hook_lines:
-                    hooks[family] = state.hook_lines
+                if hook:
+                    hooks[family] = hook
             self._tables_read = None if chains or hooks else generation
         return Drift(chains, self._sets(), hooks)
 
@@ -76,46 +74,15 @@ class Verifier:
         self._sets_read = None if found else (read[0], dict(ours))
         return found
 
-    def _chains(self, family: Family, state: TableState) -> dict[str, Rules | None]:
-        ours, known = self._dataplane.chains[family], self._words[family]
-        found: dict[str, Rules | None] = {n: rules for n, rules in state.chains.items() if n not in ours}
-        learned: dict[str, str] = {}
-        for name, rules in ours.items():
-            actual = state.chains.get(name)
-            if actual is None or not _all_same(rules, actual, known, learned):
-                found[name] = actual
-        # Only words in use are kept, so that memory does not grow with churn.
-        self._words[family] = learned
-        return found
-
-
-def same_rule(written: str, read: str) -> bool:
-    """Whether two texts are the same rule, in our words or in iptables' own."""
-    return _same(written, read, {}, {})
-
-
-def _all_same(written: Rules, read: Rules, known: dict[str, str], learned: dict[str, str]) -> bool:
-    return len(written) == len(read) and all(_same(a, b, known, learned) for a, b in zip(written, read, strict=True))
-
-
-def _same(written: str, read: str, known: dict[str, str], learned: dict[str, str]) -> bool:
-    if written == read:
-        return True
-    if written in known:
-        learned[written] = known[written]
-        return known[written] == read
-    try:
-        if _told(written) != _told(read):
-            return False
-    except ValueError:  # a quote that is not closed: no rule that we wrote
-        return False
-    learned[written] = read
-    return True
-
-
-def _told(rule: str) -> list[tuple[str, ...]]:
-    """The options of a rule that decide where it leads and whom it matches, with their values."""
-    words = shlex.split(rule)
-    return sorted(
-        (words[i], *words[i + 1 : i + (3 if words[i] == "--match-set" else 2)]) for i in range(len(words)) if words[i] in _TELLING
-    )
+    def _table(self, family: Family, table: FilterTable) -> tuple[dict[str, Rules | None], list[TableChange]]:
+        """The chains that differ, and what puts the hook right. The same lines mean the same rules and need not be parsed."""
+        ours, saved = self._dataplane.chains[family], table.save()
+        read = (hash(tuple(our_lines(saved.out))), ours)
+        if self._chains_read.get(family) == read:
+            return {}, []
+        state = table.read(saved)
+        found = {n: state.chains.get(n) for n in ours.keys() | state.chains.keys() if ours.get(n) != state.chains.get(n)}
+        self._chains_read.pop(family, None)
+        if not found and state.hook_right:
+            self._chains_read[family] = (read[0], dict(ours))
+        return found, state.hook_changes

@@ -11,11 +11,11 @@ the version that is in force.
 from __future__ import annotations
 
 from netpol_agent.dataplane.dataplane import Behind
-from netpol_agent.dataplane.reach import matched_sets, reachable
 from netpol_compiler.model.kinds import DIRECTIONS
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.node import NodeCompiler
 from netpol_compiler.node.pod_chains import pod_chain_name
+from netpol_compiler.ruleset.reach import matched_sets, reachable
 
 
 def policies_in_force(compiler: NodeCompiler, behind: Behind) -> dict[str, str]:

@@ -16,15 +16,16 @@ from netpol_agent.dataplane.backend import Backend
 from netpol_agent.dataplane.ipsets import parse_save as parse_sets
 from netpol_agent.dataplane.iptables import TableState
 from netpol_agent.dataplane.iptables import parse_save as parse_table
-from netpol_agent.dataplane.reach import leading_to, matched_sets, reachable
 from netpol_agent.dataplane.runner import Runner
-from netpol_agent.dataplane.verify import same_rule
 from netpol_agent.errors import KernelError
 from netpol_agent.loop import Agent
 from netpol_compiler.model.kinds import DIRECTIONS, Family
 from netpol_compiler.model.objects import Key, Pod
 from netpol_compiler.node.pod_chains import pod_chain_name
-from netpol_compiler.ruleset.values import FORWARD_CHAIN, IPSet, Rules
+from netpol_compiler.ruleset.reach import leading_to, matched_sets, reachable
+from netpol_compiler.ruleset.render import rule_text
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import FORWARD_CHAIN, IPSet, set_prefix
 
 SCHEMA = 1
 TRIES = 3
@@ -135,14 +136,14 @@ class _Kernel:
         found = set(self._compiled.sets)
         for family, state in self.states.items():
             found |= matched_sets(state.chains, self._names(family))
-        return {n for n in found if any(n.startswith(f"npc{int(f)}-") for f in self.states)}
+        return {n for n in found if n.startswith(tuple(map(set_prefix, self.states)))}
 
     def counted(self, family: Family) -> dict[str, list[dict[str, Any]]]:
         """The pod's chains with their counters."""
         state, counters = self.states[family], self._counters[family]
         return {
             name: [
-                {"rule": rule, "packets": packets, "bytes": count}
+                {"rule": rule_text(rule), "packets": packets, "bytes": count}
                 for rule, (packets, count) in zip(state.chains[name], counters[name], strict=True)
             ]
             for name in self._names(family)
@@ -187,8 +188,8 @@ def _chain_differences(what: str, written: Rules, read: Rules | None) -> Iterabl
         yield f"{what}: has {len(read)} rules where {len(written)} were compiled"
     else:
         for number, (ours, theirs) in enumerate(zip(written, read, strict=True), 1):
-            if not same_rule(ours, theirs):
-                yield f"{what}: rule {number} is {theirs!r} where {ours!r} was compiled"
+            if ours != theirs:
+                yield f"{what}: rule {number} is {rule_text(theirs)!r} where {rule_text(ours)!r} was compiled"
 
 
 def _set_differences(written: IPSet, read: IPSet | None) -> Iterable[str]:

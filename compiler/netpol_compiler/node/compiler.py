@@ -29,7 +29,8 @@ from netpol_compiler.node.sets import KernelSets
 from netpol_compiler.policy.ir import IR, AddressSet, CompiledPolicy
 from netpol_compiler.policy.names import chain_name
 from netpol_compiler.policy.verdict import holders
-from netpol_compiler.ruleset.values import IPSet, Rules, Ruleset, Touched
+from netpol_compiler.ruleset.rules import Rules
+from netpol_compiler.ruleset.values import IPSet, Ruleset, Touched
 
 
 class BodyKey(NamedTuple):

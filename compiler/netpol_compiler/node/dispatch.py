@@ -18,8 +18,8 @@ from typing import NamedTuple
 from netpol_compiler.model.addresses import Address, Network, host_network, network_of
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.policy.names import chain_name
-from netpol_compiler.ruleset import rule_text as text
-from netpol_compiler.ruleset.values import Rules
+from netpol_compiler.ruleset.rules import ChainRule, Goto, Rules, local_address, rule
+from netpol_compiler.ruleset.values import direction_chain
 
 FAN = 4
 """Addresses that need no further chain."""
@@ -36,11 +36,10 @@ def lower_dispatch(direction: Direction, targets: Mapping[Address, str]) -> dict
     chains: dict[str, Rules] = {}
     ordered = sorted(targets)
     if len(ordered) <= FAN:
-        chains[text.chain_of(direction)] = _leaves(direction, ordered, targets)
+        chains[direction_chain(direction)] = _leaves(direction, ordered, targets)
     else:
         prefix = _common(ordered[0], ordered[-1])
-        line = text.rule(text.local_address(direction, prefix.text), goto=_chain(direction, prefix))
-        chains[text.chain_of(direction)] = (line,)
+        chains[direction_chain(direction)] = (_way(direction, prefix, _chain(direction, prefix)),)
         _Tree(direction, targets, chains, 2 if len(ordered) <= _MANY else 3).grow(prefix, ordered, LEVELS)
     return chains
 
@@ -62,20 +61,24 @@ class _Tree(NamedTuple):
         parts: dict[Network, list[Address]] = {}
         for address in ordered:
             parts.setdefault(network_of(address, length), []).append(address)
-        lines: list[str] = []
+        rules: list[ChainRule] = []
         for part in parts.values():
             if len(part) == 1:
-                lines += _leaves(self.direction, part, self.targets)
+                rules += _leaves(self.direction, part, self.targets)
                 continue
             # The next chain stands for the longest prefix that its addresses share: no chain with one way out.
             below = _common(part[0], part[-1])
-            lines.append(text.rule(text.local_address(self.direction, below.text), goto=_chain(self.direction, below)))
+            rules.append(_way(self.direction, below, _chain(self.direction, below)))
             self.grow(below, part, levels - 1)
-        self.chains[_chain(self.direction, prefix)] = tuple(lines)
+        self.chains[_chain(self.direction, prefix)] = tuple(rules)
 
 
-def _leaves(direction: Direction, part: Sequence[Address], targets: Mapping[Address, str]) -> Rules:
-    return tuple(text.rule(text.local_address(direction, host_network(a).text), goto=targets[a]) for a in part)
+def _leaves(direction: Direction, part: Sequence[Address], targets: Mapping[Address, str]) -> tuple[ChainRule, ...]:
+    return tuple(_way(direction, host_network(a), targets[a]) for a in part)
+
+
+def _way(direction: Direction, network: Network, chain: str) -> ChainRule:
+    return rule(local_address(direction, network), action=Goto(chain))
 
 
 def _common(low: Address, high: Address) -> Network:

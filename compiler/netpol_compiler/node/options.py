@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from netpol_compiler.model.kinds import FAMILIES, Family
+from netpol_compiler.ruleset.rules import MarkMatch, SetMark
 
 
 class AcceptAction(str, Enum):
@@ -22,14 +23,14 @@ class AcceptAction(str, Enum):
 class LowerOptions:
     """`mark`: the one bit of the packet mark that we set on what a policy allowed; always used masked.
 
-    `log_group`: the NFLOG group that refused packets are copied to, at `log_rate` per chain.
+    `log_group`: the NFLOG group that refused packets are copied to, at most `log_rate` a second per chain.
     """
 
     families: tuple[Family, ...] = FAMILIES
     accept: AcceptAction = AcceptAction.RETURN
     mark: int = 0x40000
     log_group: int = 100
-    log_rate: str = "10/sec"
+    log_rate: int = 10
     log_burst: int = 20
 
     def __post_init__(self) -> None:
@@ -37,6 +38,14 @@ class LowerOptions:
             raise ValueError(f"mark {self.mark:#x} is not a single bit of 32")
 
     @property
-    def mark_text(self) -> str:
-        """`value/mask` as iptables reads it."""
-        return f"{self.mark:#x}/{self.mark:#x}"
+    def marked(self) -> MarkMatch:
+        """Matches what a policy allowed."""
+        return MarkMatch(self.mark, self.mark)
+
+    @property
+    def set_mark(self) -> SetMark:
+        return SetMark(self.mark, self.mark)
+
+    @property
+    def clear_mark(self) -> SetMark:
+        return SetMark(0, self.mark)

@@ -9,8 +9,23 @@ from netpol_compiler.model.kinds import DIRECTIONS, Direction, Family
 from netpol_compiler.model.objects import Key
 from netpol_compiler.node.options import AcceptAction, LowerOptions
 from netpol_compiler.policy.names import SCHEMA, chain_name
-from netpol_compiler.ruleset import rule_text as text
-from netpol_compiler.ruleset.values import FORWARD_CHAIN, Rules, set_prefix
+from netpol_compiler.ruleset.rules import (
+    ChainRule,
+    ConntrackMatch,
+    Goto,
+    Jump,
+    LimitMatch,
+    Log,
+    Rules,
+    TcpFlagsMatch,
+    Verdict,
+    clean_comment,
+    family_rules,
+    local_set,
+    peer_address,
+    rule,
+)
+from netpol_compiler.ruleset.values import ALLOW_CHAIN, FORWARD_CHAIN, direction_chain, set_prefix
 
 _LOG_PREFIX = 63
 """Bytes of an NFLOG prefix at most."""
@@ -23,28 +38,27 @@ def isolated_set_name(direction: Direction, family: Family) -> str:
 
 def fixed_chains(family: Family, options: LowerOptions) -> dict[str, Rules]:
     """npc-forward and npc-allow of one family."""
-    passed = "ACCEPT" if options.accept is AcceptAction.ACCEPT else "RETURN"
-    lines = [
-        text.rule("-m conntrack --ctstate RELATED,ESTABLISHED", jump=passed),
-        *text.family_rules(family),
+    accepts = options.accept is AcceptAction.ACCEPT
+    rules = (
+        rule(ConntrackMatch(("RELATED", "ESTABLISHED")), action=Verdict.ACCEPT if accepts else Verdict.RETURN),
+        *family_rules(family),
         *(_guard(direction, family) for direction in DIRECTIONS),
-        text.rule(jump=f"MARK --set-xmark 0x0/{options.mark:#x}"),
-        *(text.rule(jump=text.chain_of(direction)) for direction in reversed(DIRECTIONS)),
-    ]
-    if options.accept is AcceptAction.ACCEPT:
-        lines.append(text.rule(f"-m mark --mark {options.mark_text}", jump="ACCEPT"))
-    return {FORWARD_CHAIN: tuple(lines), text.ALLOW_CHAIN: (text.rule(jump=f"MARK --set-xmark {options.mark_text}"),)}
+        rule(action=options.clear_mark),
+        *(rule(action=Jump(direction_chain(direction))) for direction in reversed(DIRECTIONS)),
+        *((rule(options.marked, action=Verdict.ACCEPT),) if accepts else ()),
+    )
+    return {FORWARD_CHAIN: rules, ALLOW_CHAIN: (rule(action=options.set_mark),)}
 
 
-def _guard(direction: Direction, family: Family) -> str:
+def _guard(direction: Direction, family: Family) -> ChainRule:
     """Drop what can only be the remainder of a connection that was cut.
 
     Without it, a server that speaks first would open its cut connection again from the other side: conntrack
     takes up a TCP stream in the middle, with the server as the one who began (SEMANTICS 12).
     """
     reply = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
-    ours = text.local_set(reply, isolated_set_name(direction, family))
-    return text.rule("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN", ours, jump="DROP")
+    ours = local_set(reply, isolated_set_name(direction, family))
+    return rule(TcpFlagsMatch(("FIN", "SYN", "RST", "ACK"), ("SYN",), negated=True), ours, action=Verdict.DROP)
 
 
 @lru_cache(maxsize=8192)
@@ -57,21 +71,26 @@ def pod_chain_name(pod: Key, direction: Direction) -> str:
 def pod_chain(pod: Key, direction: Direction, own: tuple[Address, ...], body: str, options: LowerOptions) -> Rules:
     """What decides for one isolated pod; `own` are its addresses of this family, `body` its bundle's chain."""
     prefix = f"npc {direction.value} {pod}"[:_LOG_PREFIX]
-    # In iptables' own words and order, so that what is read back equals what was written.
-    log = f'NFLOG --nflog-prefix "{prefix}" --nflog-group {options.log_group}'
+    refused = f"{pod} is isolated for {direction.value} and nothing allows this"
+    clear, allowed, limit = _in_every_pod_chain(options)
     return (
         # SEMANTICS 10: through its own Service a pod meets itself here, before its address is masqueraded.
         *(_itself(direction, a) for a in own),
         # The other side's policies may have marked this packet already; here only our own answer counts.
-        text.rule(jump=f"MARK --set-xmark 0x0/{options.mark:#x}"),
-        text.rule(jump=body),
-        text.rule(f"-m mark --mark {options.mark_text}", jump="RETURN"),
-        text.rule(f"-m limit --limit {options.log_rate} --limit-burst {options.log_burst}", jump=log),
-        text.rule(text.comment(f"{pod} is isolated for {direction.value} and nothing allows this"), jump="DROP"),
+        clear,
+        rule(action=Jump(body)),
+        allowed,
+        rule(limit, action=Log(prefix, options.log_group)),
+        rule(action=Verdict.DROP, comment=clean_comment(refused)),
     )
 
 
-def _itself(direction: Direction, address: Address) -> str:
-    return text.rule(
-        text.peer_address(direction, host_network(address).text), text.comment("the pod itself"), goto=text.ALLOW_CHAIN
-    )
+@lru_cache(maxsize=8)
+def _in_every_pod_chain(options: LowerOptions) -> tuple[ChainRule, ChainRule, LimitMatch]:
+    """Hundreds of chains share these."""
+    clear, allowed = rule(action=options.clear_mark), rule(options.marked, action=Verdict.RETURN)
+    return clear, allowed, LimitMatch(options.log_rate, options.log_burst)
+
+
+def _itself(direction: Direction, address: Address) -> ChainRule:
+    return rule(peer_address(direction, host_network(address)), action=Goto(ALLOW_CHAIN), comment="the pod itself")

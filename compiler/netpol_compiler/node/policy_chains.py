@@ -20,8 +20,21 @@ from netpol_compiler.node.peers import ANY, Atom, BlockAtom, SetAtom, block_set,
 from netpol_compiler.node.ports import Allowance, Group, group_ports
 from netpol_compiler.policy.ir import CompiledPolicy, CompiledRule
 from netpol_compiler.policy.names import chain_name, set_name
-from netpol_compiler.ruleset import rule_text as text
-from netpol_compiler.ruleset.values import IPSet, Rules
+from netpol_compiler.ruleset.rules import (
+    MAX_COMMENT,
+    ChainRule,
+    Goto,
+    Match,
+    PortMatch,
+    Rules,
+    chunks,
+    clean_comment,
+    endpoint_set,
+    peer_address,
+    peer_set,
+    rule,
+)
+from netpol_compiler.ruleset.values import ALLOW_CHAIN, IPSet
 
 FEW = 3
 """Peers of a group that are tested one by one; more are merged into one union set."""
@@ -35,7 +48,9 @@ FAN = 4
 LEVELS = 5
 """Chains on a path through a port tree at most; see `dispatch` for why there is a limit."""
 
-Way = tuple[str, str]
+_ALLOW = Goto(ALLOW_CHAIN)
+
+Way = tuple[Match | None, str]
 """A peer's match and the comment: what a rule that allows a group has beside its ports. A group has as few as its peers need, and
 they are made once, however many ranges of ports it has."""
 
@@ -72,108 +87,108 @@ class _BodyBuilder:
     def build(self, policies: Sequence[CompiledPolicy]) -> LoweredBody:
         rules = [(policy, rule) for policy in policies for rule in policy.rules_of(self._direction)]
         everywhere, whys = self._every_port(rules)
-        lines = _allow("", self._ways(everywhere, whys, ["any"]))
+        allowing = _allow(None, self._ways(everywhere, whys, ["any"]))
         if ANY not in everywhere:
-            lines += self._endpoints(rules)
+            allowing += self._endpoints(rules)
             for protocol in PROTOCOLS:
-                lines += self._protocol(protocol, group_ports(self._allowances(protocol, rules), everywhere))
-        self._out.chains[self._name] = tuple(lines)
+                allowing += self._protocol(protocol, group_ports(self._allowances(protocol, rules), everywhere))
+        self._out.chains[self._name] = tuple(allowing)
         return self._out
 
     def _every_port(self, rules: Iterable[tuple[CompiledPolicy, CompiledRule]]) -> tuple[frozenset[Atom], list[str]]:
         """The peers of rules without ports: they may use every port and every protocol (SEMANTICS 3, 13)."""
         atoms: set[Atom] = set()
         whys: list[str] = []
-        for policy, rule in rules:
-            peers = rule_atoms(rule, self._family) if rule.ports is None else frozenset()
+        for policy, each in rules:
+            peers = rule_atoms(each, self._family) if each.ports is None else frozenset()
             if peers:
                 atoms |= peers
-                whys.append(why(policy, rule))
+                whys.append(why(policy, each))
         return (frozenset({ANY}) if ANY in atoms else frozenset(atoms)), whys
 
     def _allowances(self, protocol: Protocol, rules: Iterable[tuple[CompiledPolicy, CompiledRule]]) -> list[Allowance]:
         found = []
-        for policy, rule in rules:
-            ranges = [(p.first, p.last) for p in rule.ports or () if p.protocol is protocol]
-            ranges += [(n, n) for named in rule.named_ports if named.protocol is protocol for n in self._numbers.get(named, ())]
-            peers = rule_atoms(rule, self._family) if ranges else frozenset()
+        for policy, each in rules:
+            ranges = [(p.first, p.last) for p in each.ports or () if p.protocol is protocol]
+            ranges += [(n, n) for named in each.named_ports if named.protocol is protocol for n in self._numbers.get(named, ())]
+            peers = rule_atoms(each, self._family) if ranges else frozenset()
             if peers:
-                found += [Allowance(first, last, peers, why(policy, rule)) for first, last in ranges]
+                found += [Allowance(first, last, peers, why(policy, each)) for first, last in ranges]
         return found
 
-    def _endpoints(self, rules: Iterable[tuple[CompiledPolicy, CompiledRule]]) -> list[str]:
+    def _endpoints(self, rules: Iterable[tuple[CompiledPolicy, CompiledRule]]) -> list[ChainRule]:
         """Named ports of egress rules: sets of (address, protocol, port)."""
         atoms: set[SetAtom] = set()
         whys: dict[str, None] = {}
-        for policy, rule in rules:
-            if rule.endpoints:
-                atoms |= {SetAtom(name, ip_port=True) for name in rule.endpoints}
-                whys[why(policy, rule)] = None
-        return _allow("", self._ways(frozenset(atoms), list(whys), ["endpoints"]))
+        for policy, each in rules:
+            if each.endpoints:
+                atoms |= {SetAtom(name, ip_port=True) for name in each.endpoints}
+                whys[why(policy, each)] = None
+        return _allow(None, self._ways(frozenset(atoms), list(whys), ["endpoints"]))
 
     # -- one protocol ----------------------------------------------------------------------------------
 
-    def _protocol(self, protocol: Protocol, groups: Sequence[Group]) -> list[str]:
+    def _protocol(self, protocol: Protocol, groups: Sequence[Group]) -> list[ChainRule]:
         # A union set is named by its place, not by its atoms: a peer that joins is one added member.
         ways = [(g.ranges, self._ways(g.peers, g.whys, [protocol.value, [list(r) for r in g.ranges]])) for g in groups]
-        lines = [line for ranges, way in ways for part in text.chunks(ranges) for line in _allow(text.ports(protocol, part), way)]
-        if len(lines) <= LINEAR:
-            return lines
+        rules = [each for ranges, way in ways for part in chunks(ranges) for each in _allow(PortMatch(protocol, part), way)]
+        if len(rules) <= LINEAR:
+            return rules
         segments = sorted((first, last, way) for ranges, way in ways for first, last in ranges)
         fan = next(fan for fan in itertools.count(FAN) if fan**LEVELS >= len(segments))
-        return [text.rule(text.ports(protocol, ((0, 65535),)), goto=self._tree(protocol, segments, fan))]
+        return [rule(PortMatch(protocol), action=Goto(self._tree(protocol, segments, fan)))]
 
     def _tree(self, protocol: Protocol, segments: Sequence[tuple[int, int, Sequence[Way]]], fan: int) -> str:
         """A chain that finds the segment of a port; returns its name."""
         first, last = segments[0][0], segments[-1][1]
         name = chain_name("pt", protocol.value, [self._name, protocol.value, first, last])
-        lines: list[str] = []
+        rules: list[ChainRule] = []
         if len(segments) <= fan:
             for low, high, ways in segments:
-                lines += _allow(text.ports(protocol, ((low, high),)), ways)
+                rules += _allow(PortMatch(protocol, ((low, high),)), ways)
         else:
             step = -(-len(segments) // fan)
             for start in range(0, len(segments), step):
                 part = segments[start : start + step]
-                match = text.ports(protocol, ((part[0][0], part[-1][1]),))
-                lines.append(text.rule(match, goto=self._tree(protocol, part, fan)))
-        self._out.chains[name] = tuple(lines)
+                match = PortMatch(protocol, ((part[0][0], part[-1][1]),))
+                rules.append(rule(match, action=Goto(self._tree(protocol, part, fan))))
+        self._out.chains[name] = tuple(rules)
         return name
 
     # -- peers -----------------------------------------------------------------------------------------
 
     def _ways(self, atoms: frozenset[Atom], whys: Sequence[str], group: list[object]) -> list[Way]:
         """How to allow `atoms`; `group` names the union set, if there must be one."""
-        note = text.comment(summary(whys))
+        note = clean_comment(summary(whys))
         return [(peer, note) for peer in self._peers(atoms, group)]
 
-    def _peers(self, atoms: frozenset[Atom], group: list[object]) -> list[str]:
+    def _peers(self, atoms: frozenset[Atom], group: list[object]) -> list[Match | None]:
         if ANY in atoms:
-            return [""]
+            return [None]
         if len(atoms) <= FEW:
             return [self._peer(a) for a in sorted(atoms, key=lambda a: (type(a).__name__, a))]
         ip_port = any(isinstance(a, SetAtom) and a.ip_port for a in atoms)
         name = set_name(self._family, ip_port, "union", ["union", self._name, group])
         self._out.unions[name] = atoms
-        return [text.endpoint_set(name) if ip_port else text.peer_set(self._direction, name)]
+        return [endpoint_set(name) if ip_port else peer_set(self._direction, name)]
 
-    def _peer(self, atom: Atom) -> str:
+    def _peer(self, atom: Atom) -> Match | None:
         if isinstance(atom, SetAtom):
             self._out.uses.add(atom)
             name = kernel_set_name(atom.name, atom.ip_port, self._family)
-            return text.endpoint_set(name) if atom.ip_port else text.peer_set(self._direction, name)
+            return endpoint_set(name) if atom.ip_port else peer_set(self._direction, name)
         if isinstance(atom, BlockAtom):
             if not atom.block.exceptions:
-                return text.peer_address(self._direction, atom.block.cidr.text)
+                return peer_address(self._direction, atom.block.cidr)
             ipset = block_set(atom.block)
             self._out.blocks[ipset.name] = ipset
-            return text.peer_set(self._direction, ipset.name)
-        return ""
+            return peer_set(self._direction, ipset.name)
+        return None
 
 
-def _allow(match: str, ways: Iterable[Way]) -> list[str]:
+def _allow(match: Match | None, ways: Iterable[Way]) -> list[ChainRule]:
     """Rules that allow in these ways where `match` holds."""
-    return [text.rule(match, *way, goto=text.ALLOW_CHAIN) for way in ways]
+    return [rule(match, peer, action=_ALLOW, comment=note) for peer, note in ways]
 
 
 def why(policy: CompiledPolicy, rule: CompiledRule) -> str:
@@ -186,7 +201,7 @@ def summary(whys: Sequence[str]) -> str:
     text_, shown = "", 0
     for item in dict.fromkeys(whys):
         longer = f"{text_}, {item}" if text_ else item
-        if shown and len(longer) > text.MAX_COMMENT - 16:
+        if shown and len(longer) > MAX_COMMENT - 16:
             return f"{text_}, +{len(whys) - shown} more"
         text_, shown = longer, shown + 1
     return text_

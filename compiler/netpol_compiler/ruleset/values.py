@@ -1,6 +1,6 @@
-"""The desired state of one node's kernel: chains, hooks and sets, as text that the restore programs read.
+"""The desired state of one node's kernel: chains, hooks and sets.
 
-Values only; `lower` makes them, `render` turns them (or a difference of two) into iptables-restore and
+Values only; `node` makes them, `render` turns them (or a difference of two) into iptables-restore and
 ipset-restore text, the agent writes that text, `simulate` reads it back.
 """
 
@@ -9,20 +9,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netpol_compiler.model.kinds import Family
+from netpol_compiler.model.kinds import Direction, Family
+from netpol_compiler.ruleset.rules import Jump, Rules, rule
 
 CHAIN_PREFIX = "npc-"
 """Every chain of ours starts with this; nothing else is ever touched in the filter table."""
 
 FORWARD_CHAIN = "npc-forward"
 HOOK_PARENT = "FORWARD"
-HOOK_RULE = f"-j {FORWARD_CHAIN}"
+HOOK_RULE = rule(action=Jump(FORWARD_CHAIN))
 """The one rule outside our chains: it must be the first of FORWARD."""
+
+ALLOW_CHAIN = "npc-allow"
+"""Sets our mark: what policies allow goes there."""
+
+
+def direction_chain(direction: Direction) -> str:
+    """The root of a direction's dispatch tree."""
+    return f"npc-{direction.value}"
 
 
 def set_prefix(family: Family) -> str:
     """Every set of ours starts with `npc4-` or `npc6-`."""
     return f"npc{int(family)}-"
+
+
+_NOMATCH = " nomatch"
+
+
+def is_exception(member: str) -> bool:
+    """Whether a member cuts from the blocks of its set."""
+    return member.endswith(_NOMATCH)
+
+
+def element(member: str) -> str:
+    """What the kernel knows a member by: `X` and `X nomatch` are one element, and adding one replaces the other."""
+    return member.removesuffix(_NOMATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +59,6 @@ class IPSet:
     type: str
     family: Family
     members: frozenset[str] = frozenset()
-
-
-Rules = tuple[str, ...]
-"""The rules of a chain in order, each without its `-A CHAIN`: `-p tcp --dport 80 -g npc-allow`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from netpol_compiler.model.kinds import Family
 from netpol_compiler.model.objects import Connection
+from netpol_compiler.ruleset.changes import InsertRule
 from netpol_compiler.ruleset.render import full_ipset_text, full_iptables_text
 from netpol_compiler.ruleset.values import HOOK_PARENT, HOOK_RULE, Ruleset
 from netpol_compiler.simulate import (
@@ -51,7 +52,7 @@ class ReadBack:
 
 def node_text(ruleset: Ruleset) -> NodeText:
     """The text of a node whose tables are empty, with the hook."""
-    hook = (f"-I {HOOK_PARENT} 1 {HOOK_RULE}",)
+    hook = (InsertRule(HOOK_PARENT, HOOK_RULE),)
     texts = {family: full_iptables_text(ruleset, family, hook) for family in sorted(ruleset.chains)}
     return NodeText(full_ipset_text(ruleset), texts)
 

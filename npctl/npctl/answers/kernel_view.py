@@ -5,18 +5,16 @@ In: the state and a node, or a pod. Out: `NodeCompiler` rulesets, and the part o
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from netpol_compiler.model.kinds import DIRECTIONS
 from netpol_compiler.model.objects import Pod
 from netpol_compiler.node import compile_node
 from netpol_compiler.node.pod_chains import pod_chain_name
-from netpol_compiler.ruleset.values import Rules, Ruleset
+from netpol_compiler.ruleset.reach import matched_sets, reachable
+from netpol_compiler.ruleset.render import rule_text
+from netpol_compiler.ruleset.values import Ruleset
 from npctl.inputs.state import State
-
-_JUMP = re.compile(r"(?:^| )-[jg] (npc-[^ ]+)")
-_SET = re.compile(r"--match-set (npc[46]-[^ ]+)")
 
 
 def node_ruleset(state: State, node: str) -> Ruleset:
@@ -31,25 +29,12 @@ def pod_rules(state: State, pod: Pod) -> dict[str, Any]:
     sets: set[str] = set()
     for family, all_chains in ruleset.chains.items():
         if any(a.version == family for a in pod.addresses):
-            names = _reachable(all_chains, [pod_chain_name(pod.key, d) for d in DIRECTIONS])
-            chains[str(int(family))] = {n: list(all_chains[n]) for n in names}
-            sets |= {s for n in names for rule in all_chains[n] for s in _SET.findall(rule)}
+            names = reachable(all_chains, [pod_chain_name(pod.key, d) for d in DIRECTIONS])
+            chains[str(int(family))] = {n: [rule_text(rule) for rule in all_chains[n]] for n in names}
+            sets |= matched_sets(all_chains, names)
     known = [ruleset.sets[n] for n in sorted(sets & set(ruleset.sets))]
     return {
         "node": pod.node,
         "chains": chains,
         "sets": {s.name: {"type": s.type, "members": sorted(s.members)} for s in known},
     }
-
-
-def _reachable(chains: Any, roots: list[str]) -> list[str]:
-    """The chains that `roots` lead to, each once, in the order in which a packet may meet them."""
-    found: list[str] = []
-    waiting = [r for r in roots if r in chains]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found.append(name)
-            rules: Rules = chains[name]
-            waiting += [j for rule in rules for j in _JUMP.findall(rule) if j in chains]
-    return found

@@ -14,7 +14,7 @@ from typing import Any
 
 from netpol_compiler.model.kinds import Direction
 from netpol_compiler.model.objects import Key, Pod
-from netpol_compiler.ruleset.rule_text import ALLOW_CHAIN
+from netpol_compiler.ruleset.values import ALLOW_CHAIN
 from netpol_compiler.simulate import Conntrack, Packet, Step, comment_of, first_packet, send
 from netpol_compiler.witnesses.restored import NodeText, ReadBack, node_text, read_back
 from npctl.answers.kernel_view import node_ruleset

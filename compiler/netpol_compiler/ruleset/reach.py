@@ -1,12 +1,10 @@
-"""Which chains lead where, and which sets rules match: read from the rules' text, compiled or read back alike."""
+"""Which chains lead where, and which sets their rules match: of compiled chains, and of chains that were read back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from netpol_agent.dataplane.blame import sets_of
-from netpol_agent.dataplane.transactions import targets_of
-from netpol_compiler.ruleset.values import Rules
+from netpol_compiler.ruleset.rules import Rules, sets_of, targets_of
 
 
 def reachable(chains: Mapping[str, Rules], roots: Iterable[str]) -> list[str]:
@@ -17,7 +15,7 @@ def reachable(chains: Mapping[str, Rules], roots: Iterable[str]) -> list[str]:
         name = waiting.pop(0)
         if name not in found:
             found[name] = None
-            waiting += [t for rule in chains[name] for t in sorted(targets_of([rule])) if t in chains]
+            waiting += [rule.target for rule in chains[name] if rule.target in chains]
     return list(found)
 
 
@@ -39,4 +37,4 @@ def leading_to(chains: Mapping[str, Rules], goals: Iterable[str]) -> set[str]:
 
 def matched_sets(chains: Mapping[str, Rules], names: Iterable[str]) -> set[str]:
     """The sets that the rules of some chains match."""
-    return {s for name in names for rule in chains.get(name, ()) for s in sets_of([rule])}
+    return set().union(*(sets_of(chains.get(name, ())) for name in names))
