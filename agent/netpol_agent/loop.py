@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from netpol_agent.connections.conntrack_cutter import ConntrackCutter
 from netpol_agent.dataplane.backend import BackendKind
@@ -24,9 +24,12 @@ from netpol_agent.dataplane.runner import Runner
 from netpol_agent.enforcement.kernel_access import kernel_access
 from netpol_agent.enforcement.node_enforcement import NodeEnforcement, SyncObserver
 from netpol_agent.enforcement.verification import HOOK_CHECK_SECONDS, Verification
+from netpol_agent.guard.node_guard import GuardOptions, NodeGuard
 from netpol_agent.inputs.source import Source
 from netpol_agent.reporting.agent_report import AgentReport, Reporter
+from netpol_agent.reporting.in_force import pods_in_force
 from netpol_agent.threads.requests import Requests
+from netpol_compiler.model.addresses import Network
 from netpol_compiler.node import AcceptAction, LowerOptions, NodeCompiler
 
 log = logging.getLogger("agent")
@@ -41,6 +44,7 @@ class AgentOptions:
     cut: bool = True
     accept: AcceptAction = AcceptAction.RETURN
     mark: int = 0x40000
+    guard: GuardOptions = field(default_factory=GuardOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,13 @@ class Agent:
     """See the module's docstring. `run` until stopped, or `step` by hand in tests."""
 
     def __init__(
-        self, options: AgentOptions, source: Source, reporter: Reporter, run: Runner, observer: SyncObserver | None = None
+        self,
+        options: AgentOptions,
+        source: Source,
+        reporter: Reporter,
+        run: Runner,
+        observer: SyncObserver | None = None,
+        blocks: Callable[[], tuple[Network, ...]] | None = None,
     ) -> None:
         self.alive_at = time.monotonic()
         """When the loop last went round; for other threads."""
@@ -75,6 +85,8 @@ class Agent:
         """Compares the kernel with what was written."""
         self._cutter = ConntrackCutter(compiler, access.families) if options.cut else None
         """Cuts connections that are refused now."""
+        self._guard = NodeGuard(options.guard, blocks or (lambda: options.guard.blocks))
+        """Drops what carries an address that is not its pod's."""
         self._node = options.node
         """The node's name."""
         self._source = source
@@ -94,7 +106,7 @@ class Agent:
         """Until the file descriptor `stopped` is readable."""
         while True:
             self.step()
-            waits = [self._source.fileno(), self.requests.fileno(), stopped]
+            waits = [self._source.fileno(), self.requests.fileno(), self._guard.fileno(), stopped]
             ready, _, _ = select.select(waits, [], [], self.seconds_until_due())
             if stopped in ready:
                 return
@@ -102,6 +114,8 @@ class Agent:
                 self._source.drain()
             if self.requests.fileno() in ready:
                 self.requests.run()
+            if self._guard.fileno() in ready:
+                self._guard.drain()
 
     def step(self) -> None:
         """Everything that is due now; returns without waiting."""
@@ -111,6 +125,7 @@ class Agent:
             if self.enforcement.step(changed, str(self._revisions)):
                 self._note_sync()
             self._verification.step()
+            self._keep_guard()
             if self._cutter is not None:
                 self._cutter.step()
         self.report = self._make_report()
@@ -121,8 +136,23 @@ class Agent:
         now = time.monotonic()
         due = [self._verification.due_at if self._source.complete else now + HOOK_CHECK_SECONDS]
         retry_at, cut_at = self.enforcement.dataplane.retry_at, self._cutter.due if self._cutter is not None else None
-        due += [at for at in (retry_at, cut_at) if at is not None]
+        guard_at = self._guard.due if self.enforcement.programmed else None
+        due += [at for at in (retry_at, cut_at, guard_at) if at is not None]
         return max(0.0, min(due) - now)
+
+    def _keep_guard(self) -> None:
+        """Not before the rules were in force once: whoever is not known by then is shut out."""
+        enforcement = self.enforcement
+        if not enforcement.programmed:
+            return
+        compiler = enforcement.compiler
+        ready = pods_in_force(compiler, enforcement.dataplane.behind(compiler.ruleset))
+        isolated = {
+            key: frozenset(d for policy in compiler.policies_of(key) for d in compiler.policies[policy].directions)
+            for key in compiler.pods
+        }
+        if self._guard.step(compiler.pods, ready, isolated):
+            self._verification.note_sync()
 
     def _take_changes(self) -> bool:
         """Whether there were any."""
@@ -168,6 +198,7 @@ class Agent:
             *self.enforcement.dataplane.warnings,
             *self._source.problems,
             *self.enforcement.compiler.problems,
+            *(self._guard.problems if self.enforcement.programmed else ()),
             *((self._cutter.problem,) if self._cutter is not None and self._cutter.problem else ()),
         )
         return tuple(dict.fromkeys(problems))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from netpol_agent.dataplane.backend import STARTED_AHEAD
 from netpol_agent.dataplane.runner import Processes
 from netpol_agent.errors import AgentError
+from netpol_agent.guard.state import Mode
 from netpol_agent.inputs.folder_source import FolderSource
 from netpol_agent.loop import Agent, AgentOptions
 from netpol_agent.reporting.agent_report import FolderReporter
@@ -96,6 +97,7 @@ def _on_folders(options: AgentOptions, folders: FolderInputs, listen: ListenAddr
 
 def _on_api(options: AgentOptions, api: ApiInputs, listen: ListenAddress | None, stopped: int, run: Processes) -> None:
     # Imported here: an agent on folders needs no HTTP client, which is a third of its memory.
+    from netpol_agent.guard.node_blocks import NodeBlocks
     from netpol_agent.inputs.api_source import ApiSource
     from netpol_agent.reporting.node_report import NodeReporter
     from netpol_api.node_report import AgentPod
@@ -125,8 +127,11 @@ def _on_api(options: AgentOptions, api: ApiInputs, listen: ListenAddress | None,
                 }
             )
         source.start()
-        agent = Agent(options, source, reporter, run, metrics)
+        blocks = NodeBlocks(options.node, client)
+        agent = Agent(options, source, reporter, run, metrics, lambda: options.guard.blocks or blocks.blocks)
         work.run("writing reports", reporter.run)
+        if options.guard.mode is not Mode.OFF and not options.guard.blocks:
+            work.run("reading the node's blocks", blocks.run)
         if metrics is not None and listen is not None:
             _serve(work, agent, options.node, metrics, listen)
         agent.run(stopped)

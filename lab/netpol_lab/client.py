@@ -48,6 +48,7 @@ class LabClient:
         agents: bool = True,
         established: str = "cut",
         accept: str = "return",
+        guard: str = "off",
         api: bool = False,
         limit: float = 60.0,
         progress: Progress | None = None,
@@ -66,7 +67,14 @@ class LabClient:
         process = self._start()
         try:
             self._wait_for_socket(process)
-            options = {"network": network, "backend": backend, "family": family, "established": established, "accept": accept}
+            options = {
+                "network": network,
+                "backend": backend,
+                "family": family,
+                "established": established,
+                "accept": accept,
+                "guard": guard,
+            }
             request = {"op": "up", "objects": list(objects), "agents": agents, "api": api, "limit": limit, **options}
             with contextlib.ExitStack() as stack:
                 # The one thing that the lab has in the host's network; the supervisor's copy of it stays open.

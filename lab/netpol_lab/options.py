@@ -15,3 +15,4 @@ class Options:
     established: str = "cut"
     accept: str = "return"
     agents: bool = True
+    guard: str = "off"

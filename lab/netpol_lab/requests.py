@@ -101,7 +101,7 @@ class Lab:
             except ValueError as error:
                 raise LabError(str(error)) from error
             self._kind = kind
-            self._options = Options(backend, request["established"], request["accept"], bool(request["agents"]))
+            self._options = Options(backend, request["established"], request["accept"], bool(request["agents"]), request["guard"])
             self._cluster = self._make_cluster(bool(request.get("api")), descriptors)
             planned = self._cluster.plan(request["objects"])
             pods = f", {len(planned.pods)} pods" if planned.pods else ""

@@ -38,6 +38,8 @@ VALUES = {
         "agent.established=keep",
         "agent.accept=accept",
         "agent.mark=0x80000000",
+        "agent.guard=enforce",
+        "agent.podCIDRs[0]=10.200.0.0/16",
         "agent.port=19436",
         "agent.loadModules=true",
         "agent.updateStrategy.maxUnavailable=3",
@@ -128,6 +130,8 @@ WRONG = [
     ("agent.established=drop", "'/agent/established': value must be one of 'cut', 'keep'"),
     ("agent.mark=0x50000", "'/agent/mark': '0x50000' does not match pattern"),
     ("agent.mark=262144", "'/agent/mark': got number, want string"),
+    ("agent.guard=on", "'/agent/guard': value must be one of 'off', 'report', 'enforce'"),
+    ("agent.podCIDRs[0]=10.200.0.0", "'/agent/podCIDRs/0': '10.200.0.0' does not match pattern"),
     ("agent.port=0", "'/agent/port': minimum: got 0, want 1"),
     ("agent.port=65536", "'/agent/port': maximum: got 65,536, want 65,535"),
     ("agent.updateStrategy.maxUnavailable=0", "'/agent/updateStrategy/maxUnavailable': minimum: got 0, want 1"),
@@ -214,6 +218,7 @@ def test_the_operator_has_no_privileges(values: tuple[str, ...]) -> None:
 def test_the_agent_has_two_capabilities_and_the_hosts_network_and_no_more(values: tuple[str, ...]) -> None:
     pod = _pod(rendered(*values), "DaemonSet")
     modules = "agent.loadModules=true" in values
+    guard = "agent.guard=enforce" in values
     assert pod["hostNetwork"] is True and not {"hostPID", "hostIPC"} & pod.keys()
     assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
@@ -224,7 +229,12 @@ def test_the_agent_has_two_capabilities_and_the_hosts_network_and_no_more(values
         wanted = ["NET_ADMIN", "NET_RAW", *(["SYS_MODULE"] if modules else [])]
         assert security["capabilities"].get("add", []) == ([] if container["name"] == "done" else wanted)
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
-    assert paths == {"/run/xtables.lock", "/run/npctl", *(["/lib/modules"] if modules else [])}
+    assert paths == {
+        "/run/xtables.lock",
+        "/run/npctl",
+        *(["/lib/modules"] if modules else []),
+        *(["/var/lib/cni/results"] if guard else []),
+    }
 
 
 def test_the_operator_is_told_who_it_is_and_survives_a_drain() -> None:
@@ -260,8 +270,9 @@ def test_what_is_chosen_reaches_the_programs() -> None:
     objects = rendered(*VALUES["everything chosen"])
     (agent,) = _pod(objects, "DaemonSet")["containers"]
     (operator,) = _pod(objects, "Deployment")["containers"]
-    options = ("--backend", "--established", "--accept", "--mark", "--http")
-    assert [_words(agent, option) for option in options] == ["legacy", "keep", "accept", "0x80000000", ":19436"]
+    options = ("--backend", "--established", "--accept", "--mark", "--guard", "--pod-cidr", "--http")
+    chosen = ["legacy", "keep", "accept", "0x80000000", "enforce", "10.200.0.0/16", ":19436"]
+    assert [_words(agent, option) for option in options] == chosen
     assert _words(operator, "--http") == ":19435"
     for container in (agent, operator):
         assert container["image"] == "images.example:5000/net/npctl@sha256:" + "0123456789abcdef" * 4

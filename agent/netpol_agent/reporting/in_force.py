@@ -34,6 +34,16 @@ def policies_in_force(compiler: NodeCompiler, behind: Behind) -> dict[str, str]:
     return {str(key): digest for key in sorted(chosen - late) if (digest := compiler.policies[key].digest)}
 
 
+def pods_in_force(compiler: NodeCompiler, behind: Behind) -> frozenset[Key]:
+    """The live pods with all their rules in the kernel, and those that no policy selects."""
+    if behind.everything:
+        return frozenset()
+    live = (pod for pod in compiler.pods.values() if pod.is_endpoint)
+    return frozenset(
+        pod.key for pod in live if not behind or not compiler.policies_of(pod.key) or not _lacks(compiler, pod, behind)
+    )
+
+
 def _lacks(compiler: NodeCompiler, pod: Pod, behind: Behind) -> bool:
     """Whether something on the pod's way is not in the kernel."""
     for family, chains in compiler.ruleset.chains.items():

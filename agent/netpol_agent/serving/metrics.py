@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from netpol_agent.dataplane.dataplane import SyncResult
+from netpol_agent.guard.guard import guard_packets
 from netpol_agent.loop import Agent
 from netpol_agent.reporting.node_report import own_version
 
@@ -74,6 +75,10 @@ class _ReportCollector(Collector):
             return
         yield _counter("syncs", "Writes to the kernel.", report.syncs)
         yield _counter("repairs", "Repairs of what others changed.", report.repairs)
+        guarded = CounterMetricFamily(f"{PREFIX}_guard_packets", "Packets that the guard counted, by reason.", labels=["reason"])
+        for reason, count in sorted(guard_packets().items()):
+            guarded.add_metric([reason], count)
+        yield guarded
         yield _counter("connections_cut", "Open connections cut because a policy became tighter.", report.cut)
         yield _gauge("in_sync", "Whether the kernel holds all that is wanted.", report.in_sync)
         yield _gauge("complete", "Whether all inputs are here.", report.complete)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 
 from netpol_lab.errors import LabError
-from netpol_lab.network import kube_proxy, wiring
+from netpol_lab.network import cni_results, kube_proxy, wiring
 from netpol_lab.network.netns import Namespaces
 from netpol_lab.topology.model import Backend, Families, LabHost, LabNode, LabPod, NetworkKind, Topology
 
@@ -102,6 +102,7 @@ class Builder:
             for pod in mine:
                 self.spaces.sysctl(node.netns, wiring.pod_sysctls(pod, self.kind))
                 self._ip(pod.netns, wiring.pod_lines(pod, node, self.kind))
+                cni_results.keep(pod, node.netns, self.kind)
 
     def _add_strays(self, pods: list[LabPod], nodes: list[LabNode], wanted: Topology) -> None:
         """Routes to pods whose addresses lie outside their node's blocks: to new ones on all nodes, to all on new nodes."""
@@ -114,6 +115,8 @@ class Builder:
     def _remove_pods(self, pods: list[LabPod], nodes: Mapping[str, LabNode]) -> None:
         for node in nodes.values():
             mine = [p for p in pods if p.node == node.name]
+            for pod in mine:
+                cni_results.forget(pod, node.netns)
             lines = [
                 line.replace("route replace", "route del")
                 for pod in pods

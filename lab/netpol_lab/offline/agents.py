@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from netpol_lab.errors import LabTimeout
+from netpol_lab.network import cni_results
 from netpol_lab.network.builder import lock_of
 from netpol_lab.processes import Processes
 from netpol_lab.topology.model import Backend, LabNode
@@ -33,6 +34,7 @@ class FolderPrograms:
     backend: Backend
     established: str = "cut"
     accept: str = "return"
+    guard: str = "off"
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -52,6 +54,8 @@ class FolderPrograms:
             if name not in self.running:
                 folders = [x for f in ("objects", "ir", "reports") for x in (f"--{f}", str(self.folder / f))]
                 options = ["--backend", self.backend.value, "--established", self.established, "--accept", self.accept]
+                options += ["--guard", self.guard, "--cni-results", str(cni_results.folder(node.netns))]
+                options += [part for cidr in node.cidrs for part in ("--pod-cidr", str(cidr))]
                 self._start(name, node.netns, ["agent", "--node", node.name, *folders, *options])
 
     def _start(self, name: str, netns: str, arguments: list[str]) -> None:

@@ -32,7 +32,7 @@ class FolderLab:
         for name in ("objects", "ir", "reports"):
             (folder / name).mkdir(exist_ok=True)
         self._api = ApiServer(folder / "objects", families)
-        self._programs = FolderPrograms(folder, processes, options.backend, options.established, options.accept)
+        self._programs = FolderPrograms(folder, processes, options.backend, options.established, options.accept, options.guard)
         self._agents = options.agents
         self._processes = processes
         self._change = change

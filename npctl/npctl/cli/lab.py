@@ -41,6 +41,9 @@ def up(
     accept: Annotated[
         str, typer.Option("--accept", help="return or accept: what the agents do with allowed packets.")
     ] = "return",
+    guard: Annotated[
+        str, typer.Option("--guard", help="off, report or enforce: drop what carries an address that is not the pod's own.")
+    ] = "off",
     api: Annotated[
         bool,
         typer.Option("--api", help="With a real API server (kube-apiserver and etcd), for kubectl and npctl on this machine."),
@@ -64,6 +67,7 @@ def up(
         family=family,
         established=established,
         accept=accept,
+        guard=guard,
         api=api,
         agents=agents,
         limit=limit,

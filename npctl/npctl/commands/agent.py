@@ -7,9 +7,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from npctl.commands.operator import host_and_port
 from npctl.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from netpol_compiler.model.addresses import Network
 
 _FOLDERS = ("objects", "ir", "reports")
 
@@ -31,12 +35,16 @@ def run(arguments: Sequence[str]) -> int:
 
 def _agent(options: argparse.Namespace) -> int:
     from netpol_agent.dataplane.backend import BackendKind
+    from netpol_agent.guard.cni_results import DEFAULT_FOLDER
+    from netpol_agent.guard.node_guard import GuardOptions
+    from netpol_agent.guard.state import Mode
     from netpol_agent.loop import AgentOptions
     from netpol_agent.main import ApiInputs, FolderInputs, ListenAddress, run_agent
     from netpol_compiler.node import AcceptAction
 
     kind = BackendKind(options.backend) if options.backend else None
-    agent = AgentOptions(options.node, kind, options.established == "cut", AcceptAction(options.accept), options.mark)
+    guard = GuardOptions(Mode(options.guard), options.cni_results or DEFAULT_FOLDER, tuple(options.pod_cidr))
+    agent = AgentOptions(options.node, kind, options.established == "cut", AcceptAction(options.accept), options.mark, guard)
     folders = options.objects is not None
     inputs = FolderInputs(options.objects, options.ir, options.reports) if folders else ApiInputs(options.kubeconfig, options.pod)
     run_agent(agent, inputs, ListenAddress(*options.http) if options.http else None)
@@ -45,8 +53,10 @@ def _agent(options: argparse.Namespace) -> int:
 
 def _cleanup() -> int:
     from netpol_agent.dataplane.cleanup import run_cleanup
+    from netpol_agent.guard.guard import remove_guard
 
     removed = run_cleanup()
+    remove_guard()
     print(removed.words, file=sys.stderr if removed.failures else sys.stdout)
     return ExitCode.NEGATIVE if removed.failures else ExitCode.OK
 
@@ -98,7 +108,32 @@ def _parser(cleanup: bool) -> argparse.ArgumentParser:
     )
     parser.add_argument("--accept", choices=["return", "accept"], default="return", help="what happens to allowed packets")
     parser.add_argument("--mark", metavar="BIT", type=_mark, default=0x40000, help="the one mark bit to use (0x40000)")
+    guard = parser.add_argument_group("the guard: who a pod is on the wire")
+    guard.add_argument(
+        "--guard",
+        choices=["off", "report", "enforce"],
+        default="off",
+        help="drop what carries an address that is not the pod's own, or count it only (off)",
+    )
+    guard.add_argument(
+        "--pod-cidr",
+        metavar="CIDR",
+        type=_network,
+        action="append",
+        default=[],
+        help="a block of this node's pods: of it, only addresses of pods whose rules are in force pass; may be repeated",
+    )
+    guard.add_argument("--cni-results", metavar="DIR", type=Path, help="where CNI keeps its results (/var/lib/cni/results)")
     return parser
+
+
+def _network(text: str) -> Network:
+    from netpol_compiler.model.addresses import parse_network
+
+    try:
+        return parse_network(text)[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _mark(text: str) -> int:

@@ -52,6 +52,7 @@ _CHOICES = {
     "family": ("ipv4", "ipv6", "dual"),
     "established": ("cut", "keep"),
     "accept": ("return", "accept"),
+    "guard": ("off", "report", "enforce"),
 }
 
 
