@@ -106,7 +106,7 @@ class Agent:
         """Until the file descriptor `stopped` is readable."""
         while True:
             self.step()
-            waits = [self._source.fileno(), self.requests.fileno(), self._guard.fileno(), stopped]
+            waits = [self._source.fileno(), self.requests.fileno(), *self._guard.descriptors, stopped]
             ready, _, _ = select.select(waits, [], [], self.seconds_until_due())
             if stopped in ready:
                 return
@@ -114,7 +114,7 @@ class Agent:
                 self._source.drain()
             if self.requests.fileno() in ready:
                 self.requests.run()
-            if self._guard.fileno() in ready:
+            if not {*self._guard.descriptors}.isdisjoint(ready):
                 self._guard.drain()
 
     def step(self) -> None:
@@ -143,7 +143,7 @@ class Agent:
     def _keep_guard(self) -> None:
         """Not before the rules were in force once: whoever is not known by then is shut out."""
         enforcement = self.enforcement
-        if not enforcement.programmed:
+        if not enforcement.programmed or self._guard.idle:
             return
         compiler = enforcement.compiler
         ready = pods_in_force(compiler, enforcement.dataplane.behind(compiler.ruleset))
@@ -151,8 +151,7 @@ class Agent:
             key: frozenset(d for policy in compiler.policies_of(key) for d in compiler.policies[policy].directions)
             for key in compiler.pods
         }
-        if self._guard.step(compiler.pods, ready, isolated):
-            self._verification.note_sync()
+        self._guard.step(compiler.pods, ready, isolated)
 
     def _take_changes(self) -> bool:
         """Whether there were any."""

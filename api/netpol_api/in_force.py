@@ -152,4 +152,6 @@ def absence(key: Key, written: Written | None, control: Control) -> PolicyState:
     elif key in control.compiled:
         lags.append(Lag("", "its CompiledPolicy is still there"))
     nodes = tuple(sorted(n for n, r in control.reports.items() if str(key) in r.policies))
+    # A report that is not understood may hold the policy: it counts as there, not as gone.
+    lags += [Lag(n, r.misunderstood) for n, r in sorted(control.reports.items()) if r.hides_policies and n not in nodes]
     return PolicyState(key, nodes, (*lags, *(Lag(n, "still in force there") for n in nodes)))

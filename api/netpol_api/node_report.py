@@ -87,6 +87,11 @@ class NodeReport:
         return f"its report is not understood: {self.unreadable[0]}" if self.unreadable else ""
 
     @property
+    def hides_policies(self) -> bool:
+        """Whether it may name policies that we cannot read in it."""
+        return self.schema != SCHEMA or any(field.startswith("status.policies") for field in self.unreadable)
+
+    @property
     def trouble(self) -> str:
         """The first thing that is wrong on the node, in words; empty when it is in sync."""
         if self.misunderstood:

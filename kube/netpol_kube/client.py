@@ -24,6 +24,8 @@ __all__ = ["ApiClient", "ApiError", "ApiUnreachable", "Json", "KubeError", "Page
 REQUEST_SECONDS = 60.0
 """For one answer, headers to end; from afar, between two parts of it."""
 CONNECT_SECONDS, FAR_CONNECT_SECONDS = 5.0, 10.0
+WAY_SECONDS = 60.0
+"""Until a connection is there to be used, a proxy's answer included: aiohttp itself would wait for that for ever."""
 SILENCE_SECONDS = 90.0
 """A watch that is silent for longer is opened again. Bookmarks come every minute, but none for a kind that never changed since
 the API server started."""
@@ -161,7 +163,9 @@ class ApiClient:
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version, **params}
         headers = {"Accept": _METADATA.format("")} if metadata_only else {}
         query.setdefault("timeoutSeconds", str(random.randint(*WATCH_SECONDS)))
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds, sock_read=SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=WAY_SECONDS, sock_connect=self._connect_seconds, sock_read=SILENCE_SECONDS
+        )
         try:
             async with await self._request("GET", path, query, None, headers, timeout) as response:
                 if response.status != 200:
@@ -191,7 +195,7 @@ class ApiClient:
 
     async def _answer(self, method: str, path: str, params: Mapping[str, str], body: Any, headers: Mapping[str, str]) -> Json:
         limit = {"sock_read": REQUEST_SECONDS} if self._far else {"total": REQUEST_SECONDS}
-        timeout = aiohttp.ClientTimeout(sock_connect=self._connect_seconds, **limit)
+        timeout = aiohttp.ClientTimeout(connect=WAY_SECONDS, sock_connect=self._connect_seconds, **limit)
         try:
             async with await self._request(method, path, params, body, headers, timeout) as response:
                 content = await response.read()

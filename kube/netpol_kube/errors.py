@@ -80,6 +80,8 @@ class ApiError(KubeError):
 def reason_of(error: BaseException) -> str:
     """Why no answer came: `connection refused`, and not what every layer has wrapped around it."""
     for layer in reversed([*_layers(error)]):
+        if isinstance(status := getattr(layer, "status", None), int):  # not in its own words, which hold the proxy's password
+            return f"the proxy answered {status} {getattr(layer, 'message', '')}".strip()
         if isinstance(layer, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {layer.verify_message}"
         if isinstance(layer, ssl.SSLError) and layer.reason == "WRONG_VERSION_NUMBER":

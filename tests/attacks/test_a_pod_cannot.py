@@ -44,12 +44,7 @@ def plain(network: str) -> list[Attack]:
         Attack("reach an isolated pod by IPv6 multicast", "attacker", "victim", "plain_udp", {"target": "ff02::1", "port": 53}),
     ]
     if network == "vxlan":
-        tunnel = {
-            "node": NODES["node-a"][0][0],
-            "tunnel_port": VXLAN_PORT,
-            "network": VXLAN_NETWORK,
-            "vtep": tunnel_end("node-a"),
-        }
+        tunnel = _tunnel()
         inner = {"victim": ADDRESSES["victim"][0], "claimed": ADDRESSES["client"][0], "port": 53}
         found += [
             Attack("send a tunnel's packets to its own node", "attacker", "victim", "plain_vxlan", {**tunnel, **inner}),
@@ -131,7 +126,16 @@ def lies(families: str, network: str) -> list[Attack]:
             {**facts, "next_hop": _first_hop(network, "victim")},
         )
     )
+    if network == "vxlan":
+        tunnel = _tunnel()
+        inner = {"victim": ADDRESSES["victim"][0], "claimed": ADDRESSES["client"][0], "port": 53, "outer": "192.0.2.7"}
+        for group in ("01:80:c2:00:00:0e", "01:80:c2:00:00:03"):
+            name = f"send a tunnel's packets past the bridge to {group}"
+            found.append(Attack(name, "attacker", "victim", "group_vxlan", {**tunnel, **inner, "group": group}))
     if families == "dual":
+        afar = {"victim": ADDRESSES["victim"][1], "source": ADDRESSES["stranger"][1], "type": SOLICITED}
+        asked = {**afar, "next_hop": _way_out(network, "node-b")}
+        found.append(Attack("send a solicitation to another node", "stranger", "victim", "icmpv6", asked))
         lie6 = {"victim": ADDRESSES["victim"][1], "own": ADDRESSES["attacker"][1], "claimed": ADDRESSES["client"][1]}
         found.append(
             Attack(
@@ -148,6 +152,11 @@ def lies(families: str, network: str) -> list[Attack]:
 def every_attack(families: str, network: str) -> list[Attack]:
     """All kinds, those of one sender behind each other."""
     return sorted([*plain(network), *forged(families, network), *lies(families, network)], key=lambda attack: attack.by)
+
+
+def _tunnel() -> dict[str, object]:
+    """The end of node-a's tunnel."""
+    return {"node": NODES["node-a"][0][0], "tunnel_port": VXLAN_PORT, "network": VXLAN_NETWORK, "vtep": tunnel_end("node-a")}
 
 
 def _first_hop(network: str, name: str) -> str:

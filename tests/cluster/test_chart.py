@@ -39,7 +39,6 @@ VALUES = {
         "agent.accept=accept",
         "agent.mark=0x80000000",
         "agent.guard=enforce",
-        "agent.podCIDRs[0]=10.200.0.0/16",
         "agent.port=19436",
         "agent.loadModules=true",
         "agent.updateStrategy.maxUnavailable=3",
@@ -131,7 +130,6 @@ WRONG = [
     ("agent.mark=0x50000", "'/agent/mark': '0x50000' does not match pattern"),
     ("agent.mark=262144", "'/agent/mark': got number, want string"),
     ("agent.guard=on", "'/agent/guard': value must be one of 'off', 'report', 'enforce'"),
-    ("agent.podCIDRs[0]=10.200.0.0", "'/agent/podCIDRs/0': '10.200.0.0' does not match pattern"),
     ("agent.port=0", "'/agent/port': minimum: got 0, want 1"),
     ("agent.port=65536", "'/agent/port': maximum: got 65,536, want 65,535"),
     ("agent.updateStrategy.maxUnavailable=0", "'/agent/updateStrategy/maxUnavailable': minimum: got 0, want 1"),
@@ -270,8 +268,8 @@ def test_what_is_chosen_reaches_the_programs() -> None:
     objects = rendered(*VALUES["everything chosen"])
     (agent,) = _pod(objects, "DaemonSet")["containers"]
     (operator,) = _pod(objects, "Deployment")["containers"]
-    options = ("--backend", "--established", "--accept", "--mark", "--guard", "--pod-cidr", "--http")
-    chosen = ["legacy", "keep", "accept", "0x80000000", "enforce", "10.200.0.0/16", ":19436"]
+    options = ("--backend", "--established", "--accept", "--mark", "--guard", "--http")
+    chosen = ["legacy", "keep", "accept", "0x80000000", "enforce", ":19436"]
     assert [_words(agent, option) for option in options] == chosen
     assert _words(operator, "--http") == ":19435"
     for container in (agent, operator):

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from netpol_compiler.model.addresses import Address, parse_address
@@ -37,22 +38,26 @@ class PodNetwork:
 
 @dataclass(frozen=True, slots=True)
 class CniResults:
-    """All results of a folder, and what is wrong with others, in words."""
+    """All results of a folder, and what is wrong with others, in words. `readable`: whether the folder could be listed."""
 
     networks: tuple[PodNetwork, ...] = ()
     problems: tuple[str, ...] = ()
+    readable: bool = True
 
 
 def read_results(folder: Path) -> CniResults:
     """Every result in `folder`, the newest last. A folder that is not there is a problem, not an empty one."""
     try:
-        files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+        paths = list(folder.iterdir())
     except OSError as error:
-        return CniResults((), (f"the CNI results in {folder} cannot be read: {error.strerror}",))
-    networks, problems = [], []
-    for path in files:
+        return CniResults((), (f"the CNI results in {folder} cannot be read: {error.strerror}",), readable=False)
+    found, problems = [], []
+    for path in paths:
         try:
-            if path.stat().st_size > MOST_FILE_BYTES:
+            status = path.stat()
+            if not S_ISREG(status.st_mode):
+                continue
+            if status.st_size > MOST_FILE_BYTES:
                 raise ValueError(f"it is larger than {MOST_FILE_BYTES} bytes")
             network = parse_result(json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -61,8 +66,8 @@ def read_results(folder: Path) -> CniResults:
             problems.append(f"the CNI result {path.name} is not understood: {error}")
         else:
             if network is not None:
-                networks.append(network)
-    return CniResults(tuple(networks), tuple(problems))
+                found.append((status.st_mtime_ns, path.name, network))
+    return CniResults(tuple(network for _, _, network in sorted(found, key=lambda one: one[:2])), tuple(sorted(problems)))
 
 
 def parse_result(content: object) -> PodNetwork | None:

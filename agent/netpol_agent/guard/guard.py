@@ -23,6 +23,7 @@ class Guard:
         self._link = link
         self._shape: tuple[object, ...] | None = None
         self._members: Mapping[GuardSet, frozenset[bytes]] = {}
+        self._rules: Mapping[int, frozenset[bytes]] = {}
 
     def sync(self, state: GuardState) -> bool:
         """Make the kernel hold `state`, in one transaction; whether anything was written. Raises KernelError."""
@@ -44,15 +45,25 @@ class Guard:
         except OSError as error:
             self._shape = None  # what is there now is not known: the next one writes all of it
             raise KernelError(f"the guard cannot be programmed: {error.strerror or error}") from error
+        if shape != self._shape:
+            self._rules = self._handles()
         self._shape, self._members = shape, wanted
         return True
+
+    def _handles(self) -> Mapping[int, frozenset[bytes]]:
+        try:
+            return {family: self._link.rules(family, TABLE) for family in (BRIDGE, INET)}
+        except OSError as error:
+            raise KernelError(f"the guard cannot be read: {error.strerror or error}") from error
 
     def verify(self) -> bool:
         """Whether the kernel still holds what was written; if not, the next sync writes all of it. Raises KernelError."""
         if self._shape is None:
             return True
         try:
-            right = all(self._link.members(set_family(name), TABLE, name.value) == keys for name, keys in self._members.items())
+            right = self._handles() == self._rules and all(
+                self._link.members(set_family(name), TABLE, name.value) == keys for name, keys in self._members.items()
+            )
         except FileNotFoundError:
             right = False
         except OSError as error:
@@ -92,12 +103,14 @@ def is_there(link: NftLink) -> bool:
     return True
 
 
-def remove_guard() -> None:
-    """Remove this node's guard, if it has one. Raises KernelError."""
+def remove_guard() -> bool:
+    """Remove this node's guard, if it has one; whether it had. Raises OSError and KernelError."""
     link = NftLink()
     try:
-        if is_there(link):
+        there = is_there(link)
+        if there:
             remove(link)
+        return there
     finally:
         link.close()
 

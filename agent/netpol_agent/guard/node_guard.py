@@ -16,7 +16,7 @@ from inotify_simple import INotify, flags
 
 from netpol_agent.errors import KernelError
 from netpol_agent.guard.cni_results import DEFAULT_FOLDER, CniResults, read_results
-from netpol_agent.guard.guard import Guard, is_there, remove
+from netpol_agent.guard.guard import Guard, remove_guard
 from netpol_agent.guard.ports import ports_of, tunnels_of
 from netpol_agent.guard.state import GuardState, Mode
 from netpol_agent.netlink.links import links
@@ -31,7 +31,15 @@ VERIFY_SECONDS = 5.0
 UNKNOWN_GRACE_SECONDS = 10.0
 """For so long a pod that starts may be without a known port, before that is a problem."""
 _MOST_NAMED = 3
+_NO_GATE = (
+    "the node's pod blocks are not known (its Node has no podCIDRs), so new pods are open until their rules are in force; "
+    "set --pod-cidr"
+)
 _CHANGES = flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE
+
+
+_Admitted = tuple[Key, str, tuple[Address, ...]]
+"""A pod by name, uid and addresses: another of the name, or the same at another address, has to pass anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +59,18 @@ class NodeGuard:
         """What was asked for."""
         self._blocks = blocks
         """The node's own pod addresses, as far as they are known by now."""
-        self._link = NftLink()
-        """To nf_tables."""
-        self._guard = Guard(self._link)
-        """What the kernel holds."""
+        self._guard: Guard | None = None
+        """What the kernel holds; made at the first step that needs it."""
         self._removed = False
-        """Whether an earlier agent's guard was looked for, where none is wanted."""
-        self._watch = INotify(nonblocking=True)
-        """Says when a result comes or goes."""
-        self._watched = False
-        """Whether the folder was there to be watched."""
-        self._results: CniResults | None = None
-        """What the folder held when it was read last; None: it must be read."""
+        """Whether an earlier agent's guard is gone, where none is wanted."""
+        self._watch: INotify | None = None
+        """Says when a result comes or goes; None until the folder is there."""
+        self._results = CniResults()
+        """What the folder held when it could be read last."""
+        self._stale = True
+        """Whether it must be read again."""
+        self._admitted: frozenset[_Admitted] = frozenset()
+        """Who has passed the gate, and does so for as long as it lives: rules that cannot be changed stay as they were."""
         self._unknown_since: dict[Key, float] = {}
         """Since when a pod runs here whose port is not known (time.monotonic)."""
         self._next_verify = 0.0
@@ -70,29 +78,40 @@ class NodeGuard:
         self._failure = ""
         """Why the kernel could not be written; empty if it could."""
 
-    def fileno(self) -> int:
-        descriptor: int = self._watch.fileno()
-        return descriptor
+    @property
+    def descriptors(self) -> list[int]:
+        """What is readable when a result came or went."""
+        return [] if self._watch is None else [self._watch.fileno()]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step has anything to do any more."""
+        return self._options.mode is Mode.OFF and self._removed
 
     def drain(self) -> None:
         """Take what `fileno` has announced."""
-        if self._watch.read(timeout=0):
-            self._results = None
+        for event in self._watch.read(timeout=0) if self._watch is not None else ():
+            self._stale = True
+            if event.mask & flags.IGNORED and self._watch is not None:  # the folder is gone; another may come
+                self._watch.close()
+                self._watch = None
+                return
 
     def step(self, pods: Mapping[Key, Pod], ready: Iterable[Key], isolated: Mapping[Key, frozenset[Direction]]) -> bool:
         """Bring the kernel up to date; whether anything was written. `ready`: the pods whose rules are in force."""
         if self._options.mode is Mode.OFF:
             return self._remove()
-        if not self._watched:
+        if self._watch is None:
             self._begin_to_watch()
-        if self._results is None:
-            self._results = read_results(self._options.results)
         try:
-            self._verify()
+            self._guard = self._guard or Guard(NftLink())
+            self._verify(self._guard)
+            if self._stale:
+                self._read()
             written = self._guard.sync(self._state(pods, frozenset(ready), isolated))
             self._failure = ""
         except (OSError, KernelError) as error:
-            self._failure = str(error)
+            self._failure, self._guard = str(error), None  # a late answer must not be taken for that to the next question
             return False
         return written
 
@@ -108,10 +127,8 @@ class NodeGuard:
         if self._options.mode is Mode.OFF:
             return tuple(found)
         if not self._blocks():
-            found.append(
-                "the node's pod blocks are not known, so new pods are open until their rules are in force: set --pod-cidr"
-            )
-        found += self._results.problems if self._results is not None else ()
+            found.append(_NO_GATE)
+        found += self._results.problems[:_MOST_NAMED]
         limit = time.monotonic() - UNKNOWN_GRACE_SECONDS
         late = sorted(str(pod) for pod, since in self._unknown_since.items() if since < limit)
         if late:
@@ -123,38 +140,49 @@ class NodeGuard:
 
     def _remove(self) -> bool:
         """Once: what an agent with a guard has left here."""
-        there = not self._removed and is_there(self._link)
-        if there:
-            try:
-                remove(self._link)
-                self._failure = ""
-            except KernelError as error:
-                self._failure = str(error)
-                return False
-        self._removed = True
-        return there
+        if self._removed:
+            return False
+        try:
+            removed = remove_guard()
+        except (OSError, KernelError) as error:
+            self._failure = f"an earlier agent's guard cannot be removed: {error}"
+            return False
+        self._removed, self._failure = True, ""
+        return removed
+
+    def _read(self) -> None:
+        results = read_results(self._options.results)
+        kept = results.networks if results.readable else self._results.networks
+        self._results, self._stale = CniResults(kept, results.problems), False
 
     def _begin_to_watch(self) -> None:
         try:
-            self._watch.add_watch(self._options.results, _CHANGES)
-            self._watched = True
+            watch = INotify(nonblocking=True)
         except OSError:
-            self._results = None  # not there yet: look again at the next step
+            return  # no more instances on this node: the folder is read every few seconds
+        try:
+            watch.add_watch(self._options.results, _CHANGES)
+            self._watch = watch
+        except OSError:
+            watch.close()  # not there yet
 
-    def _verify(self) -> None:
+    def _verify(self, guard: Guard) -> None:
         now = time.monotonic()
         if now >= self._next_verify:
             self._next_verify = now + VERIFY_SECONDS
-            self._guard.verify()
+            self._stale = True
+            guard.verify()
 
     def _state(self, pods: Mapping[Key, Pod], ready: frozenset[Key], isolated: Mapping[Key, frozenset[Direction]]) -> GuardState:
         there = links()
-        found = ports_of(self._results.networks if self._results else (), there, pods, isolated)
+        found = ports_of(self._results.networks, there, pods, isolated)
         now = time.monotonic()
         self._unknown_since = {pod: self._unknown_since.get(pod, now) for pod in found.unknown}
         blocks = self._blocks()
         own = (_address(raw) for raw in own_addresses() if raw)
-        known = {address for key in ready if key in pods for address in pods[key].addresses}
+        live = {key: (key, pod.uid, pod.addresses) for key, pod in pods.items() if pod.is_endpoint}
+        self._admitted = frozenset(one for key, one in live.items() if key in ready or one in self._admitted)
+        known = {address for _, _, addresses in self._admitted for address in addresses}
         known |= {address for address in own if any(block.contains(address) for block in blocks)}
         return GuardState(self._options.mode, found.ports, frozenset(known), blocks, tunnels_of(there))
 

@@ -18,7 +18,8 @@ from netpol_compiler.model.objects import Key, Pod
 
 _TUNNEL_PROTOCOLS = {"ipip": 4, "sit": 41, "ip6tnl": 41, "gre": 47, "gretap": 47, "ip6gre": 47}
 _UDP = 17
-_WIREGUARD_PORTS = (51820, 51821)
+_BESIDE = ("bridge", "ifb")
+"""What stands in a result beside the pod's own cable: its bridge, and the device by which a bandwidth is limited."""
 _FLANNEL_UDP_DEVICE, _FLANNEL_UDP_PORT = "flannel0", 8285
 
 
@@ -39,7 +40,7 @@ def ports_of(
     kinds = {link.index: link.kind for link in links}
     found: dict[Key, Port] = {}
     for pod, network in by_pod.items():
-        ends = [by_name[name] for name in network.interfaces if name in by_name and by_name[name].kind != "bridge"]
+        ends = [by_name[name] for name in network.interfaces if name in by_name and by_name[name].kind not in _BESIDE]
         if len(ends) == 1 and network.hardware:
             bridged = kinds.get(ends[0].master) == "bridge"
             addresses = tuple(sorted({*network.addresses, *pods[pod].addresses}))
@@ -61,8 +62,6 @@ def tunnels_of(links: Iterable[Link]) -> frozenset[Tunnel]:
             found.add(Tunnel(_UDP, link.port))
         if link.kind in _TUNNEL_PROTOCOLS:
             found.add(Tunnel(_TUNNEL_PROTOCOLS[link.kind]))
-        if link.kind == "wireguard":
-            found.update(Tunnel(_UDP, port) for port in _WIREGUARD_PORTS)
         if link.kind == "tun" and link.name == _FLANNEL_UDP_DEVICE:
             found.add(Tunnel(_UDP, _FLANNEL_UDP_PORT))
     return frozenset(found)

@@ -51,6 +51,7 @@ class GuardSet(StrEnum):
     ISOLATED_EGRESS = "isolated-egress"
     KNOWN4 = "known4"
     KNOWN6 = "known6"
+    BRIDGED = "bridged"
     ROUTED = "routed"
     ROUTED4 = "routed4"
     ROUTED6 = "routed6"
@@ -66,6 +67,7 @@ KEY_TYPES: Mapping[GuardSet, tuple[KeyType, ...]] = {
     GuardSet.ISOLATED_EGRESS: (_NAME,),
     GuardSet.KNOWN4: (_IPV4,),
     GuardSet.KNOWN6: (_IPV6,),
+    GuardSet.BRIDGED: (_NAME,),
     GuardSet.ROUTED: (_NAME,),
     GuardSet.ROUTED4: (_NAME, _IPV4),
     GuardSet.ROUTED6: (_NAME, _IPV6),
@@ -143,6 +145,7 @@ def members(state: GuardState) -> dict[GuardSet, frozenset[bytes]]:
 def _bridged_members(port: Port) -> Iterator[tuple[GuardSet, bytes]]:
     name = interface(port.interface)
     yield GuardSet.PORTS, name
+    yield GuardSet.BRIDGED, name
     yield GuardSet.HARDWARE, key(name, port.hardware)
     for address in (*port.addresses, link_local(port.hardware)):
         yield GuardSet.IPV4 if address.version == 4 else GuardSet.IPV6, key(name, port.hardware, packed(address))

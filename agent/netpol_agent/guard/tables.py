@@ -193,6 +193,9 @@ def _routed(state: GuardState) -> Iterator[Message]:
         yield nft.new_chain(INET, TABLE, chain)
     yield nft.new_base_chain(INET, TABLE, "prerouting", _PREROUTING, BEFORE_BRIDGE_NETFILTER)
     yield rule("prerouting", nft.member((_INPUT_NAME,), GuardSet.ROUTED), nft.decide(Verdict.JUMP, "from-pod"))
+    # What comes by a bridge has the bridge for its interface, but for group addresses that bridges keep for themselves
+    # (01:80:c2:...): those the node gets by the port itself, past every hook of the bridge.
+    yield rule("prerouting", nft.member((_INPUT_NAME,), GuardSet.BRIDGED), _refuse(state.mode, Reason.LINK_SCOPE))
     ipv6 = nft.equals(_FAMILY, _FAMILY_NUMBER[6])
     yield rule("from-pod", ipv6, nft.equals(_L4, _ICMPV6), nft.decide(Verdict.JUMP, "discovery"))
     for version, name in ((4, GuardSet.ROUTED4), (6, GuardSet.ROUTED6)):
@@ -213,12 +216,19 @@ def _tunnels(state: GuardState) -> Iterator[Message]:
         yield nft.new_rule(BRIDGE, TABLE, "ipv6", outer, refuse)
         yield nft.new_rule(INET, TABLE, "from-pod", outer, refuse)
         for version in (4, 6):
-            family = nft.equals(_FAMILY, _FAMILY_NUMBER[version])
-            yield nft.new_rule(INET, TABLE, "input", family, outer, nft.member((_SOURCE[version],), KNOWN[version]), refuse)
+            from_pod = nft.equals(_FAMILY, _FAMILY_NUMBER[version]) + nft.member((_SOURCE[version],), KNOWN[version])
+            for chain in ("input", "forward"):  # forwarded: a Service may have led to another node's tunnel
+                yield nft.new_rule(INET, TABLE, chain, from_pod, outer, refuse)
 
 
 def _gate(state: GuardState) -> Iterator[Message]:
     yield nft.new_base_chain(INET, TABLE, "forward", _FORWARD, BEFORE_MANGLE)
+    # A router counts a hop: discovery that was routed is none (RFC 4861, 7.1), and the policies let discovery pass.
+    discovery = nft.equals(_FAMILY, _FAMILY_NUMBER[6]) + nft.equals(_L4, _ICMPV6)
+    far = nft.equals(_HOP_LIMIT, _HOP_LIMIT_OF_DISCOVERY, negated=True)
+    for kind in (_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT, _REDIRECT):
+        routed = discovery + nft.equals(_ICMP_TYPE, kind) + far
+        yield nft.new_rule(INET, TABLE, "forward", routed, _refuse(state.mode, Reason.DISCOVERY))
     for block in state.blocks:
         version = block.version
         family = nft.equals(_FAMILY, _FAMILY_NUMBER[version])

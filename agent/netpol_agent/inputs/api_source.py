@@ -83,7 +83,7 @@ class ApiSource:
 
     @property
     def complete(self) -> bool:
-        return self._mailbox.status.complete
+        return self._mailbox.taken.complete
 
     @property
     def problems(self) -> tuple[str, ...]:

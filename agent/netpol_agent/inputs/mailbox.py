@@ -60,6 +60,8 @@ class Mailbox:
         """What was delivered and not taken yet."""
         self._status = SourceStatus()
         """As of the last delivery."""
+        self.taken = SourceStatus()
+        """As of the last `take`: what the agent has goes with this, and not with what was delivered since."""
         self._wakeup = Wakeup()
         """Wakes the agent's loop after a delivery."""
 
@@ -100,6 +102,7 @@ class Mailbox:
         """Everything delivered since the last call."""
         with self._lock:
             batch, self._pending = self._pending, _Batch()
+            self.taken = self._status
             revisions = self._status.revisions
         return Delta(
             pods_up=_up(batch.pods),

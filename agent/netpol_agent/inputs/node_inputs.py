@@ -149,7 +149,10 @@ class NodeInputs:
 
     def settle(self, now: float) -> None:
         """Hand over all that can be handed over now, as one step."""
-        fresh = frozenset(k for k in self._pods.changed if self._pods.has_new_address(k))
+        # A pod that was isolated because its namespace was not known must not be open while what isolates it now waits for sets.
+        fresh = frozenset(
+            k for k in self._pods.changed if self._pods.has_new_address(k) or k.namespace in self.namespaces.isolated
+        )
         for key in sorted(self._take_unsettled(fresh, now)):
             self._settle_policy(key, fresh, now)
         self._isolate_unlisted(now)

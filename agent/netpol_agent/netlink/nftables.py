@@ -22,16 +22,8 @@ BRIDGE, INET, IPV4, IPV6 = 7, 1, 2, 10
 
 _SUBSYSTEM = 10 << 8
 _NEW_TABLE, _DELETE_TABLE = 0, 2
-_NEW_CHAIN, _NEW_RULE, _NEW_SET, _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT, _NEW_OBJECT, _GET_OBJECT = (
-    3,
-    6,
-    9,
-    12,
-    13,
-    14,
-    18,
-    19,
-)
+_NEW_CHAIN, _NEW_RULE, _GET_RULE, _NEW_SET = 3, 6, 7, 9
+_NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT, _NEW_OBJECT, _GET_OBJECT = 12, 13, 14, 18, 19
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE, _APPEND, _DUMP = 0x1, 0x4, 0x200, 0x400, 0x800, 0x300
 _HEADER = struct.Struct("=IHHII")
@@ -279,6 +271,11 @@ class NftLink:
             for element in _list(attributes(body[4:]).get(3, b"")):
                 found.add(attributes(attributes(element).get(1, b"")).get(1, b""))
         return frozenset(found)
+
+    def rules(self, family: int, table: str) -> frozenset[bytes]:
+        """The handles of all rules of a table. Raises OSError."""
+        payload = struct.pack(">BBH", family, 0, 0) + _text(1, table)
+        return frozenset(attributes(body[4:]).get(3, b"") for body in self._dump(_GET_RULE, payload))
 
     def counters(self, family: int, table: str) -> dict[str, int]:
         """Packets of each counter of the table. Raises OSError."""

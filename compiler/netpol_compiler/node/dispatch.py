@@ -78,7 +78,8 @@ def _leaves(direction: Direction, part: Sequence[Address], targets: Mapping[Addr
 
 
 def _way(direction: Direction, network: Network, chain: str) -> ChainRule:
-    return rule(local_address(direction, network), action=Goto(chain))
+    """iptables prints no match for a /0, so none is written: else the kernel's rule would never be the wanted one."""
+    return rule(*([local_address(direction, network)] if network.prefix else []), action=Goto(chain))
 
 
 def _common(low: Address, high: Address) -> Network:

@@ -53,12 +53,18 @@ def _agent(options: argparse.Namespace) -> int:
 
 def _cleanup() -> int:
     from netpol_agent.dataplane.cleanup import run_cleanup
+    from netpol_agent.errors import KernelError
     from netpol_agent.guard.guard import remove_guard
 
+    guard_stays = ""
+    try:
+        remove_guard()
+    except (OSError, KernelError) as error:
+        guard_stays = f"the guard was not removed: {error}"
+        print(guard_stays, file=sys.stderr)
     removed = run_cleanup()
-    remove_guard()
     print(removed.words, file=sys.stderr if removed.failures else sys.stdout)
-    return ExitCode.NEGATIVE if removed.failures else ExitCode.OK
+    return ExitCode.NEGATIVE if removed.failures or guard_stays else ExitCode.OK
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

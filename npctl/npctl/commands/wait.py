@@ -150,6 +150,7 @@ def run(names: list[str], origin: Origin, all_of_them: bool, what: str, timeout:
         raise (not_installed(api) if refused.error.is_not_found else refused) from refused
     passed = time.monotonic() - began
     if not picture.complete:
+        _tell([], False, deletion, passed, output)
         line = f"{api.where}: not everything could be read within {timeout}"
         raise CommandError(ExitCode.TIMEOUT, [line, *filter(None, [following.problem])], "raise --timeout")
     states = picture.states()
