@@ -121,3 +121,11 @@ def test_a_report_of_nothing_and_of_a_newer_form_can_be_read() -> None:
     assert report_of({"metadata": {"name": "n"}}).schema == 0
     newer = report_of({"metadata": {"name": "n"}, "status": {"schema": 7, "policies": {"a/p": "d1"}, "more": {"x": 1}}})
     assert newer.schema == 7 and newer.trouble.startswith("its report has schema 7")
+
+
+@pytest.mark.parametrize("status", [{"schema": 2}, {"schema": 1, "policies": ["a/p"]}], ids=["newer", "odd"])
+def test_a_policy_is_not_gone_from_a_node_whose_report_may_hide_it(status: dict[str, object]) -> None:
+    hiding = report_of({"metadata": {"name": "n1"}, "status": status})
+    assert [lag.words for lag in absence(KEY, None, Control({}, {"n1": hiding})).lags] != []
+    plain = report_of({"metadata": {"name": "n1"}, "status": {"schema": 1, "policies": {}}})
+    assert absence(KEY, None, Control({}, {"n1": plain})).lags == ()

@@ -17,7 +17,10 @@ from builders import (
     policy,
     port,
 )
+from dataplanes import assert_in_force, dataplane
+from isolated import isolated
 from lowered import BASE, DB, ingress, lowered, node_of, targets, texts
+from netpol_agent.dataplane.backend import BackendKind
 from netpol_compiler.model.addresses import Address
 from netpol_compiler.model.kinds import Direction, Family
 from netpol_compiler.model.selectors import EVERYTHING
@@ -72,6 +75,18 @@ def test_the_dispatch_tree_grows_with_the_logarithm_of_the_pods(count: int, most
     local = [pod("a", f"p{i}", f"10.{i // 256 + 1}.{i % 256}.9", app="x") for i in range(count)]
     node = node_of(cluster(*local, policy("a", "deny", EVERYTHING)))
     assert longest_walk(node.ruleset, "npc-ingress", "npc-p") <= most
+
+
+@pytest.mark.parametrize("backend", list(BackendKind))
+@pytest.mark.parametrize("texts", [["10.0.0.%d", "192.168.0.%d"], ["fd00::%d", "2001:db8::%d"]], ids=["IPv4", "IPv6"])
+@pytest.mark.kernel
+@isolated
+def test_addresses_without_a_common_bit_are_read_back_as_they_were_written(texts: list[str], backend: BackendKind) -> None:
+    """iptables prints no match for a /0: such a rule of the dispatch tree was repaired every five seconds, for ever."""
+    local = [pod("a", f"p{i}", texts[i % 2] % (i + 1), app="x") for i in range(8)]
+    node = node_of(cluster(*local, policy("a", "deny", EVERYTHING)))
+    assert not dataplane(backend).sync(node.ruleset).failures
+    assert_in_force(backend, node.ruleset)
 
 
 SPREADS = {

@@ -151,3 +151,31 @@ def test_a_proxy_of_the_kubeconfig_is_asked_for_the_way(keys: Keys, tmp_path: Pa
     }
     assert ask(keys, tmp_path, cluster, {"username": "u", "password": "p"}, server)["header"] == "Basic dTpw"
     assert server.tunnels == ["CONNECT no-such-name.invalid:6443 HTTP/1.1"]
+
+
+class Refusing(Server):
+    """Its proxy opens no way: it says so, or says nothing."""
+
+    def __init__(self, keys: Keys, answer: bytes) -> None:
+        super().__init__(keys)
+        self._proxys_answer = answer
+
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(self._proxys_answer)
+        await reader.read()
+        writer.close()
+
+
+def test_a_proxys_password_is_in_no_error(keys: Keys, tmp_path: Path) -> None:
+    refusing = Refusing(keys, b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(ApiUnreachable) as error:
+        ask(keys, tmp_path, {"proxy-url": "http://user:secret@127.0.0.1:PROXY"}, {}, refusing)
+    assert error.value.reason == "the proxy answered 407 Proxy Authentication Required"
+    assert "secret" not in str(error.value)
+
+
+def test_a_proxy_that_says_nothing_is_not_waited_for(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netpol_kube.client.WAY_SECONDS", 0.2)
+    with pytest.raises(ApiUnreachable, match="no answer in time"):
+        ask(keys, tmp_path, {"proxy-url": "http://127.0.0.1:PROXY"}, {}, Refusing(keys, b""))
