@@ -89,7 +89,7 @@ class NodeGuard:
         return self._options.mode is Mode.OFF and self._removed
 
     def drain(self) -> None:
-        """Take what `fileno` has announced."""
+        """Take what `descriptors` have announced."""
         for event in self._watch.read(timeout=0) if self._watch is not None else ():
             self._stale = True
             if event.mask & flags.IGNORED and self._watch is not None:  # the folder is gone; another may come

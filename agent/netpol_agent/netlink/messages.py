@@ -40,15 +40,7 @@ class Netlink:
         many = bool(flags & NLM_F_DUMP)
         while True:
             data = self._socket.recv(_BUFFER)
-            if not data:
-                raise OSError(errno.EPIPE, "the netlink socket was closed")
-            offset = 0
-            while offset + _HEADER.size <= len(data):
-                length, answer, _, sequence, _ = _HEADER.unpack_from(data, offset)
-                if not _HEADER.size <= length <= len(data) - offset:
-                    raise OSError(errno.EBADMSG, f"a netlink message of {length} bytes, where {len(data) - offset} are left")
-                body = data[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
+            for sequence, answer, body in parts(data):
                 if sequence != self._sequence:
                     continue  # the rest of an answer that nobody waits for any more
                 if answer in (_ERROR, _DONE):
@@ -64,6 +56,19 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def parts(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(sequence, kind, payload) of each message in what was received at once. Raises OSError for what is none."""
+    if not data:
+        raise OSError(errno.EPIPE, "the netlink socket was closed")
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        if not _HEADER.size <= length <= len(data) - offset:
+            raise OSError(errno.EBADMSG, f"a netlink message of {length} bytes, where {len(data) - offset} are left")
+        yield sequence, kind, data[offset + _HEADER.size : offset + length]
+        offset += (length + 3) & ~3
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

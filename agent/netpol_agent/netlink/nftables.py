@@ -8,7 +8,6 @@ form of each message is that of linux/netfilter/nf_tables.h; numbers in attribut
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import struct
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from netpol_agent.netlink.messages import attribute, attributes
+from netpol_agent.netlink.messages import attribute, attributes, parts
 
 BRIDGE, INET, IPV4, IPV6 = 7, 1, 2, 10
 
@@ -306,16 +305,7 @@ class NftLink:
     def _answers(self) -> Iterator[tuple[int, int, bytes]]:
         """(sequence, kind, payload) of each message that comes."""
         while True:
-            data = self._socket.recv(_RECEIVE_BYTES)
-            if not data:
-                raise OSError(errno.EPIPE, "the netlink socket was closed")
-            offset = 0
-            while offset + _HEADER.size <= len(data):
-                length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-                if not _HEADER.size <= length <= len(data) - offset:
-                    raise OSError(errno.EBADMSG, f"a netlink message of {length} bytes, where {len(data) - offset} are left")
-                yield sequence, kind, data[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
+            yield from parts(self._socket.recv(_RECEIVE_BYTES))
 
     def _drain(self) -> None:
         self._socket.setblocking(False)
